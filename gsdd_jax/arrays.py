@@ -316,7 +316,7 @@ def config_of(base: ConfigDict, given: Mapping[str, Any], dataset: data.Dataset)
     config = adapt.swapped(config, base, given)
     validate.every(config, automatic=True)
     shape, largest = dataset.image_shape, max(dataset.train_counts)
-    suited = adapt.suited(config, shape, dataset.num_classes, largest, dataset.frames)
+    suited = adapt.suited(config, shape, dataset.num_classes, largest, dataset.frames, given)
     return adapt.scaled(suited, given)
 
 

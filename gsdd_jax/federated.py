@@ -4,6 +4,7 @@ A client's file is untrusted. How files travel is left to a framework such as Fl
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,9 @@ def pack(distilled: DistilledSet) -> bytes:
     provenance = _named(distilled)
     cost = distilled.provenance.get(PRIVACY)
     if isinstance(cost, Mapping):
-        provenance[PRIVACY] = {n: cost[n] for n in ("epsilon", "delta") if n in cost}
+        numbers = {name: cost.get(name) for name in ("epsilon", "delta")}
+        if all(isinstance(n, int | float) and math.isfinite(n) for n in numbers.values()):
+            provenance[PRIVACY] = numbers
     return file.encoded(dataclasses.replace(distilled, provenance=provenance))
 
 

@@ -78,7 +78,7 @@ def test_a_call_makes_the_bytes_of_the_commands(tmp_path, objective, monkeypatch
     given = loaded.image_shape, CLASSES, max(loaded.train_counts)
     config = adapt.suited(config, *given)
     if objective == "tm":
-        assert config.matching.options.batch_syn == 60  # of a set whose size is given
+        assert config.matching.options.batch_syn == 6  # all images of a set whose size is given
         config.matching.options.batch_syn = 0
         experts.train_all(config, Display())
     distill_to(config, tmp_path / "command", Display())

@@ -55,6 +55,13 @@ def test_a_private_set_says_its_epsilon_to_whoever_reads_the_file(tmp_path):
     assert "privacy" not in found.provenance  # the server cannot check it
 
 
+@pytest.mark.parametrize("odd", [{}, {"epsilon": 1.0}, {"epsilon": {"a": "/home"}, "delta": 1e-5}])
+def test_what_is_no_cost_in_privacy_stays(odd):
+    made = a_set()
+    made = dataclasses.replace(made, provenance=made.provenance | {"privacy": odd})
+    assert b"privacy" not in federated.pack(made)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

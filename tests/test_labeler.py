@@ -405,3 +405,11 @@ def test_images_of_another_shape_are_refused(stored):
     ):
         stored.logits(np.zeros((2, 8, 8, 3), np.float32))
     assert stored.probabilities(np.zeros((0, *SHAPE), np.float32)).shape == (0, 4)
+
+
+def test_a_labeler_has_no_option_of_the_networks_that_it_teaches():
+    config = load("demo")
+    config.network.options.update(width=7, depth=1)
+    config.labels.update(source="labeler", width=9)
+    network = of_labels(config).network
+    assert network.options.to_dict() == {"width": 9} and network.name == "convnet"

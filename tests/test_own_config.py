@@ -215,3 +215,13 @@ def test_more_images_than_any_class_has_are_refused(unequal):
         UsageError, match=r"10 images per class .* no class of more than 9; lower it"
     ):
         experiment.build_fit_parts(unequal)
+
+
+@pytest.mark.parametrize("objective", ["tm", "bptt"])
+def test_a_batch_of_the_defaults_is_no_larger_than_the_set(objective):
+    config = own.get_config(f"objective={objective}")
+    config.budget.images_per_class = 2
+    suited = lambda **given: adapt.suited(config, (32, 32, 3), 3, 500, **given).matching.options
+    assert suited().batch_syn == 6
+    config.matching.options.batch_syn = 7
+    assert suited(given={"matching.options.batch_syn": 7}).batch_syn == 7  # refused later

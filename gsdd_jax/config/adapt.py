@@ -87,18 +87,23 @@ def suited(
     num_classes: int,
     largest: int,
     frames: int = 1,
+    given: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
     """Returns the config with values for the fields that depend on the data set.
 
+    `given` are the fields that the user sets, by dotted name.
+
     - `budget.images_per_class`: as the parameterization suggests, but at most the training images
       of the `largest` class, so that its images start from different real ones.
-    - `matching.options.batch_syn`: then at most the images that the objective can draw from.
+    - `matching.options.batch_syn`: at most the images that the objective can draw from, unless
+      the user sets both.
     - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
     - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
     - `teacher.epochs`: 30, or as many as take the time of `TAUGHT` images of 32 x 32, at least 5.
     """
     config = config.copy_and_resolve_references()
-    if config.budget.images_per_class == 0:
+    automatic = config.budget.images_per_class == 0
+    if automatic:
         there, options = bytes_per_class(config, image_shape), dict(config.parameterization.options)
         kind = COMPONENTS["parameterization"].find(config.parameterization.name)
         kind = check_options(kind, options, "config.parameterization.options")
@@ -107,11 +112,13 @@ def suited(
         suggested = Labels(**config.labels).suggested_images(
             suggested, there, image_shape, num_classes
         )
-        images = config.budget.images_per_class = max(1, min(suggested, largest))
+        config.budget.images_per_class = max(1, min(suggested, largest))
+    batch = config.matching.options.get("batch_syn", 0)
+    if automatic or "matching.options.batch_syn" not in (given or {}):
         objective = COMPONENTS["matching"].find(config.matching.name)
-        if config.matching.options.get("batch_syn"):
-            most, _ = objective.largest_batch(num_classes, images)
-            config.matching.options.batch_syn = min(config.matching.options.batch_syn, most)
+        most, _ = objective.largest_batch(num_classes, config.budget.images_per_class)
+        if batch > most:
+            config.matching.options.batch_syn = most
     if config.init.learning_rate == 0:
         config.init.learning_rate = 0.1 if max(image_shape[:2]) <= 32 else 0.01
     num_images = num_classes * config.budget.images_per_class

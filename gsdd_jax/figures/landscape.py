@@ -126,7 +126,8 @@ def objective(
         data = dataclasses.replace(data, labeler=labeling.of_set(set_.labeler))
     learned = Learned(set_.learning_rate, set_.soft_labels)
     aux_params = matching.aux_params_of(problem.labels, learned)
-    all_inputs, kept = parts.host_inputs(0, draws), matching.first_kept(key)
+    key, kept_key = jax.random.split(key)
+    all_inputs, kept = parts.host_inputs(0, draws), matching.first_kept(kept_key)
 
     def step(params, data, drawn):
         key, host_inputs = drawn

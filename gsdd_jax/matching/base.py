@@ -278,6 +278,7 @@ class Matching(abc.ABC):
     saves_memory: ClassVar[tuple[str, ...]] = ()  # fields of a config that make a step smaller
     num_updates: int = 1
     pool_size: int = 0  # networks that the objective keeps across steps
+    syn_steps: int = 0  # of a network whose parameters after each are kept within a step
     independent: int = 1  # independent parts of a step: classes, students
     penalty_weight: int = 1  # times that the images' penalty counts in an update
 

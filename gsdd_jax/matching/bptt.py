@@ -1,10 +1,12 @@
 """Back-propagation through training: RaT-BPTT (Feng et al., 2024)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
@@ -17,6 +19,7 @@ from gsdd_jax.matching.base import Draws, RealData, Synthetic, Work
 from gsdd_jax.matching.with_labels import WithLabels
 from gsdd_jax.networks import Network
 
+MOST_STEPS = 1_000_000
 AT_ONCE = 500  # real images of a part, whose activations are kept together
 TINY = 1e-30  # under Adam's root, whose derivative is infinite at 0
 
@@ -63,12 +66,16 @@ class BackPropagation(WithLabels):
     network: Network
     num_classes: int
     syn_steps: int = field(
-        60, "training steps that are differentiated; published: 60 to 100", shrink=Shrink(0.5, 2)
+        60, "training steps that are differentiated; published: 60 to 100", most=MOST_STEPS,
+        shrink=Shrink(0.5, 2),
+    )  # fmt: skip
+    min_start_step: int = field(
+        0, "least number of steps before them", 0, MOST_STEPS, shrink=Shrink(0.5, 0)
     )
-    min_start_step: int = field(0, "least number of steps before them", 0, shrink=Shrink(0.5, 0))
     max_start_step: int = field(
-        140, "largest number of steps before them; published: 40 to 200", 0, shrink=Shrink(0.5, 0)
-    )
+        140, "largest number of steps before them; published: 140 and 200", 0, MOST_STEPS,
+        shrink=Shrink(0.5, 0),
+    )  # fmt: skip
     batch_syn: int = field(0, "synthetic images per training step; 0: all", 0)
     batch_real: int = field(
         50,
@@ -81,8 +88,8 @@ class BackPropagation(WithLabels):
     )  # fmt: skip
     network_learning_rate: float = field(1e-3, "learning rate of the networks", LEAST)
     last_rate: float = field(
-        1.0, "factor of the rate after min_start_step steps; below 1 the optimizer restarts there, "
-        "as halfway in an evaluation", LEAST, 1.0,
+        1.0, "factor of the rate from step min_start_step on; below 1 the optimizer restarts "
+        "there, as halfway in an evaluation", LEAST, 1.0,
     )  # fmt: skip
     pool_size: int = field(
         0, "networks that go on training from step to step; 0: a new one in each, as published", 0
@@ -90,6 +97,11 @@ class BackPropagation(WithLabels):
     augment_real: bool = field(True, "True: the real images are augmented, too")
     strategy: str = augment.DSA
     labels: soft_labels.Labels = soft_labels.HARD
+
+    @classmethod
+    def shrunk(cls, options: Mapping[str, Any], expert_epochs: int) -> dict[str, Any]:
+        least = min(options["min_start_step"], options["max_start_step"])
+        return dict(options) | {"min_start_step": least}
 
     @classmethod
     def largest_batch(cls, num_classes: int, images_per_class: int) -> tuple[int, str]:
@@ -107,7 +119,8 @@ class BackPropagation(WithLabels):
         drawn, real = self.batch_syn or num_images, num_classes * self.batch_real
         plain = (self.min_start_step + self.max_start_step) / 2
         if self.pool_size:
-            plain = self.syn_steps * (1 + self.min_start_step / self._lifetime)
+            drawn_by_one = -(-self._lifetime // self.syn_steps)
+            plain = self.syn_steps + self.min_start_step / drawn_by_one
         steps = (base.SECOND_ORDER * self.syn_steps + plain) * drawn + real
         return Work(steps, base.SECOND_ORDER * drawn + min(real, AT_ONCE))
 
@@ -119,8 +132,8 @@ class BackPropagation(WithLabels):
             return None
         pool = jax.jit(jax.vmap(self._fresh))(jax.random.split(key, self.pool_size))
         # They end one after the other.
-        share = (jnp.arange(self.pool_size) + 1) * self._lifetime // self.pool_size
-        return pool._replace(last=self.min_start_step + share - 1)
+        share = (np.arange(self.pool_size) + 1) * self._lifetime // self.pool_size
+        return pool._replace(last=jnp.asarray(self.min_start_step + share - 1, jnp.int32))
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
         keys = jax.random.split(key, 4)

@@ -232,9 +232,10 @@ class _Run:
                 losses = mesh.to_host(losses)
                 if not np.isfinite(losses).all():
                     first = int(np.argmin(np.isfinite(losses)))
+                    kept = f"the last good checkpoint is step {saved}" if saved else "none is saved"
                     raise UsageError(
-                        f"distill: the loss is {losses[first]} at step {done + first + 1}; the "
-                        f"last good checkpoint is step {saved}; the config is "
+                        f"distill: the loss is {losses[first]} at step {done + first + 1}; {kept}; "
+                        "the config is "
                         f"{self.workdir / 'config.json'}"
                     )
                 done += count

@@ -121,8 +121,8 @@ def of_labels(config: ConfigDict) -> ConfigDict:
     if config.labels.source != LABELER:
         return config
     config = config.copy_and_resolve_references()
-    options = {"width": config.labels.width}
-    config.network.update(name=ConvNet.name, options=ConfigDict(options))
+    config.network.name = ConvNet.name
+    config.network.options = ConfigDict({"width": config.labels.width})  # no other option stays
     return config
 
 
@@ -155,11 +155,13 @@ def build_objective(
     )  # fmt: skip
 
 
-def check_networks(field: str, count: int, network: Network) -> None:
-    """Raises UsageError, naming the field, if memory cannot hold `count` networks at once."""
+def check_networks(field: str, count: int, network: Network, copies: int = 3) -> None:
+    """Raises UsageError, naming the field, if memory cannot hold `count` networks at once.
+
+    `copies` are the arrays of a network's size, by default parameters, gradients and moments.
+    """
     numbers = experts.num_parameters(network)
     if there := devices.accelerator_memory():
         there *= jax.device_count()  # shared by all devices
-    # Parameters, gradients, moments.
     what = f"config.{field}: {count:,} networks of {numbers:,} parameters"
-    memory.check(what, 4 * count * numbers, 3, there)
+    memory.check(what, 4 * count * numbers, copies, there)

@@ -202,7 +202,9 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
         config, matched, dataset.num_classes, parameterization.images_per_class,
         dataset.train_counts,
     )  # fmt: skip
-    components.check_networks("matching.options.pool_size", objective.pool_size, network)
+    for option in ("pool_size", "syn_steps"):  # with two moments; a pool is copied once
+        kept = getattr(objective, option)
+        components.check_networks(f"matching.options.{option}", kept, network, copies=6)
     if objective.compares_classes or config.labels.source != "class":
         components.check_classes(dataset)
     counts = material.counts if is_unequal(material.counts) else ()
