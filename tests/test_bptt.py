@@ -1,7 +1,6 @@
 """Tests back-propagation through training: its loss, its gradients, its networks, a resumed run."""
 
 import dataclasses
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from gsdd_jax.data.soft_labels import HARD, Labels
 from gsdd_jax.matching import bptt
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.training import distill, labeling
+from tests.interrupting import check_same_bytes, interrupted_once
 from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -257,7 +257,7 @@ def test_wrong_bounds_are_one_line():
 
 
 @pytest.mark.parametrize("pool_size", [0, 2])
-def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, pool_size):
+def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, monkeypatch, pool_size):
     """Resumes with the pool of the last checkpoint; the set holds learned labels."""
     config = demo.get_config()
     common.matched_by(common.stored_as(config, "pixels"), "bptt")
@@ -267,19 +267,9 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, pool_size):
     config.labels.update(learned=True)
     config.budget.images_per_class = 1
     config.budget.bytes = 4 * 3 * 8 * 8 + 5  # an image and its ten labels of four bits
-    step, calls = distill.run, []
-
-    def interrupted(*arguments):
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        calls.append(arguments)
-        return step(*arguments)
-
-    with mock.patch.object(distill, "run", interrupted), pytest.raises(KeyboardInterrupt):
-        distill_to(config, tmp_path / "resumed")
-    for name in ("resumed", "whole"):
-        distill_to(config, tmp_path / name)
-    resumed, whole = (tmp_path / n / "distilled.safetensors" for n in ("resumed", "whole"))
-    assert resumed.read_bytes() == whole.read_bytes()
+    resumed, whole = tmp_path / "resumed", tmp_path / "whole"
+    interrupted_once(monkeypatch, distill, "run", 3, lambda: distill_to(config, resumed))
+    distill_to(config, whole)
+    check_same_bytes(resumed, whole)
     set_ = gsdd_jax.load(whole)
     assert set_.soft_labels.shape == (10, 10) and set_.num_bytes <= 10 * config.budget.bytes

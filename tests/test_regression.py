@@ -1,7 +1,6 @@
 """Tests feature regression (FRePo): its loss, its pool of networks, its labels, a resumed run."""
 
 import functools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.matching import frepo
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.training import distill
+from tests.interrupting import check_same_bytes, interrupted_once
 from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -219,7 +219,7 @@ def test_wrong_options_are_a_line():
             problem(**{wrong: said[0]})
 
 
-def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path):
+def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, monkeypatch):
     """Resumes with the pool of the last checkpoint; the set holds learned labels."""
     config = demo.get_config()
     common.matched_by(common.stored_as(config, "pixels"), "frepo")
@@ -230,19 +230,9 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path):
     config.labels.update(learned=True)
     config.budget.images_per_class = 1
     config.budget.bytes = 4 * 3 * 8 * 8 + 5  # an image and its ten labels of four bits
-    step, calls = distill.run, []
-
-    def interrupted(*arguments):
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        calls.append(arguments)
-        return step(*arguments)
-
-    with mock.patch.object(distill, "run", interrupted), pytest.raises(KeyboardInterrupt):
-        distill_to(config, tmp_path / "resumed")
-    for name in ("resumed", "whole"):
-        distill_to(config, tmp_path / name)
-    resumed, whole = (tmp_path / n / "distilled.safetensors" for n in ("resumed", "whole"))
-    assert resumed.read_bytes() == whole.read_bytes()
+    resumed, whole = tmp_path / "resumed", tmp_path / "whole"
+    interrupted_once(monkeypatch, distill, "run", 3, lambda: distill_to(config, resumed))
+    distill_to(config, whole)
+    check_same_bytes(resumed, whole)
     set_ = gsdd_jax.load(whole)
     assert set_.soft_labels.shape == (10, 10) and set_.num_bytes <= 10 * config.budget.bytes

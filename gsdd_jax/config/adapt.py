@@ -96,12 +96,12 @@ def suited(
     - `budget.images_per_class`: as the parameterization suggests, but at most the training images
       of the `largest` class, so that its images start from different real ones.
     - `matching.options.batch_syn`: at most the images that the objective can draw from, unless
-      the user sets both.
+      the user sets both, or no field is 0.
     - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
     - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
     - `teacher.epochs`: 30, or as many as take the time of `TAUGHT` images of 32 x 32, at least 5.
     """
-    config = config.copy_and_resolve_references()
+    config, some = config.copy_and_resolve_references(), is_open(config)
     automatic = config.budget.images_per_class == 0
     if automatic:
         there, options = bytes_per_class(config, image_shape), dict(config.parameterization.options)
@@ -114,7 +114,7 @@ def suited(
         )
         config.budget.images_per_class = max(1, min(suggested, largest))
     batch = config.matching.options.get("batch_syn", 0)
-    if automatic or "matching.options.batch_syn" not in (given or {}):
+    if automatic or (some and "matching.options.batch_syn" not in (given or {})):
         objective = COMPONENTS["matching"].find(config.matching.name)
         most, _ = objective.largest_batch(num_classes, config.budget.images_per_class)
         if batch > most:

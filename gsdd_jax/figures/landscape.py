@@ -126,8 +126,8 @@ def objective(
         data = dataclasses.replace(data, labeler=labeling.of_set(set_.labeler))
     learned = Learned(set_.learning_rate, set_.soft_labels)
     aux_params = matching.aux_params_of(problem.labels, learned)
-    key, kept_key = jax.random.split(key)
-    all_inputs, kept = parts.host_inputs(0, draws), matching.first_kept(kept_key)
+    kept = matching.first_kept(jax.random.fold_in(key, draws))  # none of the keys of the draws
+    all_inputs = parts.host_inputs(0, draws)
 
     def step(params, data, drawn):
         key, host_inputs = drawn
