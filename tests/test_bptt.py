@@ -9,51 +9,37 @@ import optax
 import pytest
 
 import gsdd_jax
-from configs import common, demo
-from gsdd_jax import matching, networks, parameterizations
-from gsdd_jax.data import mixing, transforms
+from gsdd_jax.data import mixing
 from gsdd_jax.data.soft_labels import HARD, Labels
 from gsdd_jax.matching import bptt
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.training import distill, labeling
+from tests import small_problem
 from tests.interrupting import check_same_bytes, interrupted_once
-from tests.tiny import TINY
+from tests.small_problem import (
+    CLASSES,
+    IPC,
+    MEAN,
+    NETWORK,
+    REAL,
+    REAL_LABELS,
+    START,
+    STD,
+    TRANSFORM,
+    real,
+    started,
+)
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-SIZE, CLASSES, IPC = 8, 3, 2
-SHAPE = (SIZE, SIZE, 3)
-MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
-TRANSFORM = transforms.Normalize(jnp.float32(MEAN), jnp.float32(STD))
-NETWORK = networks.build(
-    "convnet", image_shape=SHAPE, num_classes=CLASSES, width=4, depth=1, precision="float32"
-)
-RANDOM = np.random.default_rng(0)
-COUNTS = (7, 5, 9)
-REAL = RANDOM.integers(0, 256, (sum(COUNTS), *SHAPE), np.uint8)
-REAL_LABELS = np.repeat(np.arange(CLASSES), COUNTS)
-START = RANDOM.normal(size=(CLASSES * IPC, *SHAPE)).astype(np.float32)
 LABELS = np.repeat(np.arange(CLASSES), IPC)
 RATE = 0.05
 SHORT = dict(syn_steps=3, min_start_step=2, max_start_step=2, batch_real=100)
 SHORT |= dict(network_learning_rate=RATE)
 
 
-def problem(labels=HARD, strategy="", **options):
-    objective = matching.build(
-        "bptt", network=NETWORK, num_classes=CLASSES, images_per_class=IPC, strategy=strategy,
-        labels=labels, **options,
-    )  # fmt: skip
-    kind = parameterizations.build("pixels", SHAPE, ipc=IPC, images_per_class=IPC)
-    return distill.Problem(kind, objective, CLASSES)
-
-
-def real():
-    return matching.real_data(REAL, REAL_LABELS.astype(np.int32), CLASSES, TRANSFORM)
-
-
-def started(prob, rate=0.1):
-    return distill.start(prob, {"pixels": jnp.array(START)}, rate)
+def problem(labels=HARD, **options):
+    return small_problem.problem("bptt", labels, **options)
 
 
 def prepared(prob, aux_params=None, labeler=None):
@@ -156,7 +142,11 @@ def test_gradients_are_those_of_the_last_steps_alone(optimizer):
     rate = RATE if optimizer == "sgd" else 1e-3
     given = dict(optimizer=optimizer, last_rate=0.5, **SHORT | {"network_learning_rate": rate})
     prob = problem(Labels(learned=True, bits=8), **given)
-    logits = np.round(RANDOM.uniform(1, 7, (CLASSES * IPC, CLASSES)) * 255 / 8) * 8 / 255
+    logits = (
+        np.round(np.random.default_rng(1).uniform(1, 7, (CLASSES * IPC, CLASSES)) * 255 / 8)
+        * 8
+        / 255
+    )
     logits = jnp.float32(logits)
     loss, first = prepared(prob, {"labels": logits})
     begin = stepped(optimizer, first(KEY), START, jax.nn.softmax(logits), [rate] * 2)
@@ -256,14 +246,9 @@ def test_wrong_bounds_are_one_line():
 @pytest.mark.parametrize("pool_size", [0, 2])
 def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, monkeypatch, pool_size):
     """Resumes with the pool of the last checkpoint; the set holds learned labels."""
-    config = demo.get_config()
-    common.matched_by(common.stored_as(config, "pixels"), "bptt")
-    changes = {"distill.eval_every": 0, "distill.snapshot_every": 0, "evaluate.baselines": ""}
-    config.update_from_flattened_dict(TINY | changes)
-    config.matching.options.update(syn_steps=2, max_start_step=3, pool_size=pool_size)
-    config.labels.update(learned=True)
-    config.budget.images_per_class = 1
-    config.budget.bytes = 4 * 3 * 8 * 8 + 5  # an image and its ten labels of four bits
+    config = small_problem.with_learned_labels(
+        "bptt", syn_steps=2, max_start_step=3, pool_size=pool_size
+    )
     resumed, whole = tmp_path / "resumed", tmp_path / "whole"
     interrupted_once(monkeypatch, distill, "run", 3, lambda: distill_to(config, resumed))
     distill_to(config, whole)

@@ -8,50 +8,33 @@ import numpy as np
 import pytest
 
 import gsdd_jax
-from configs import common, demo
-from gsdd_jax import matching, networks, parameterizations
-from gsdd_jax.data import transforms
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.matching import frepo
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.training import distill
+from tests import small_problem
 from tests.interrupting import check_same_bytes, interrupted_once
-from tests.tiny import TINY
+from tests.small_problem import (
+    CLASSES,
+    IPC,
+    NETWORK,
+    REAL,
+    REAL_LABELS,
+    START,
+    TRANSFORM,
+    real,
+    started,
+)
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-SIZE, CLASSES, IPC = 8, 3, 2
-SHAPE = (SIZE, SIZE, 3)
-TRANSFORM = transforms.Normalize(jnp.float32([0.4, 0.5, 0.6]), jnp.float32([0.2, 0.3, 0.25]))
-NETWORK = networks.build(
-    "convnet", image_shape=SHAPE, num_classes=CLASSES, width=4, depth=1, precision="float32"
-)
 LEARNED = Labels(learned=True, bits=8)
-RANDOM = np.random.default_rng(0)
-COUNTS = (7, 5, 9)
-REAL = RANDOM.integers(0, 256, (sum(COUNTS), *SHAPE), np.uint8)
-REAL_LABELS = np.repeat(np.arange(CLASSES), COUNTS)
-START = RANDOM.normal(size=(CLASSES * IPC, *SHAPE)).astype(np.float32)
-
 
 regressed = jax.jit(frepo.regression, static_argnums=3)
 
 
 def problem(labels=LEARNED, **options):
-    objective = matching.build(
-        "frepo", network=NETWORK, num_classes=CLASSES, images_per_class=IPC, strategy="",
-        labels=labels, **options,
-    )  # fmt: skip
-    kind = parameterizations.build("pixels", SHAPE, ipc=IPC, images_per_class=IPC)
-    return distill.Problem(kind, objective, CLASSES)
-
-
-def real():
-    return matching.real_data(REAL, REAL_LABELS.astype(np.int32), CLASSES, TRANSFORM)
-
-
-def started(prob, rate=0.1):
-    return distill.start(prob, {"pixels": jnp.array(START)}, rate)
+    return small_problem.problem("frepo", labels, **options)
 
 
 def ridge_regression(x, synthetic, y, ridge):
@@ -221,15 +204,7 @@ def test_wrong_options_are_a_line():
 
 def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, monkeypatch):
     """Resumes with the pool of the last checkpoint; the set holds learned labels."""
-    config = demo.get_config()
-    common.matched_by(common.stored_as(config, "pixels"), "frepo")
-    config.update_from_flattened_dict(
-        TINY | {"distill.eval_every": 0, "distill.snapshot_every": 0, "evaluate.baselines": ""}
-    )
-    config.matching.options.update(pool_size=2, max_updates=2)
-    config.labels.update(learned=True)
-    config.budget.images_per_class = 1
-    config.budget.bytes = 4 * 3 * 8 * 8 + 5  # an image and its ten labels of four bits
+    config = small_problem.with_learned_labels("frepo", pool_size=2, max_updates=2)
     resumed, whole = tmp_path / "resumed", tmp_path / "whole"
     interrupted_once(monkeypatch, distill, "run", 3, lambda: distill_to(config, resumed))
     distill_to(config, whole)

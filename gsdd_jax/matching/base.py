@@ -83,6 +83,17 @@ class RealData:
         images = self.images.stored[indices] if self.read is None else self.read[turn]
         return images, weights, indices
 
+    def batch(
+        self, key: Key[Array, ""], per_class: int
+    ) -> tuple[Float[Array, "n h w c"], Int[Array, "n"], Float[Array, "n"]]:
+        """Draws of all classes as `draw`; returns network inputs, their labels, and weights, whose
+        sum is 1, in the mean over classes of each class's mean."""
+        drawn, weights, _ = self.draw(key, per_class)
+        num_classes, size = weights.shape
+        images = self.transformed(drawn.reshape(-1, *drawn.shape[2:]))
+        labels = jnp.repeat(jnp.arange(num_classes), size)
+        return images, labels, weights.ravel() / num_classes
+
     def indices(
         self, key: Key[Array, ""], per_class: int, classes: Int[Array, "k"] | None = None
     ) -> Int[Array, "k r"]:

@@ -137,11 +137,8 @@ class BackPropagation(WithLabels):
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
         keys = jax.random.split(key, 4)
-        real, weights, _ = data.draw(keys[0], self.batch_real)
-        real = data.transformed(real.reshape(-1, *real.shape[2:]))
-        labels = jnp.repeat(jnp.arange(self.num_classes), weights.shape[1])
+        of_real = data.batch(keys[0], self.batch_real)
         place = jax.random.randint(keys[1], (), 0, max(1, self.pool_size))
-        of_real = real, labels, weights.ravel() / self.num_classes
         return Carry(*of_real, place, keys[2], self._fresh(keys[3]), data.labeler)
 
     def with_kept(

@@ -99,11 +99,8 @@ class FeatureRegression(WithLabels):
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
         keys = jax.random.split(key, 3)
-        real, weights, _ = data.draw(keys[0], self.batch_real)
-        real = data.transformed(real.reshape(-1, *real.shape[2:]))
-        labels = jnp.repeat(jnp.arange(self.num_classes), weights.shape[1])
         place = jax.random.randint(keys[1], (), 0, self.pool_size)
-        return Carry(real, labels, weights.ravel() / self.num_classes, keys[2], place)
+        return Carry(*data.batch(keys[0], self.batch_real), keys[2], place)
 
     def with_kept(
         self, carry: Carry, kept: Member, synthetic: Synthetic, aux_params: dict[str, Array]
