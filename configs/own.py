@@ -13,6 +13,7 @@ them.
 | objective=dm | distribution matching |
 | objective=tm | trajectory matching, after `launch.train_experts` with the same --config |
 | objective=bptt | back-propagation through training |
+| objective=ncfm | characteristic function matching, after `launch.train_experts` likewise |
 | objective=none | nothing is distilled: compressed real images and a teacher's labels |
 | objective=labeler | nothing is distilled: such images and a network that labels every view |
 """

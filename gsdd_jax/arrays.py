@@ -97,7 +97,7 @@ def distill(
         accuracies of baselines of the same bytes are printed, too; with () nothing is evaluated.
       bytes_per_class: bytes of the set per class; None: the bytes of one float32 image.
       objective: "dm" (the default), "bptt", "dc" or "frepo"; "dp_dm", which is differentially
-        private; "tm", which trains its experts first; "none", compressed real images with a
+        private; "tm" or "ncfm", which train experts first; "none", compressed real images with a
         teacher's labels; or "labeler", such images with a network that labels every view, often
         the strongest set.
       workdir: directory for the run's files, those of the command; the same call resumes an

@@ -16,6 +16,7 @@ from gsdd_jax import matching, networks, parameterizations
 from gsdd_jax.core import mesh
 from gsdd_jax.data import transforms
 from gsdd_jax.data.soft_labels import Labels
+from gsdd_jax.matching.ncfm import Chosen
 from gsdd_jax.matching.tm import Segments
 from gsdd_jax.runs import distill as runs
 from gsdd_jax.training import distill, evaluate, experts, fit
@@ -56,6 +57,13 @@ def followed(num_experts, **options):
     start, way = (random.normal(0, s, shape).astype(np.float32) for s in (0.1, 0.01))
     host_inputs = Segments(start, start + way)
     return distilled("tm", host_inputs, syn_steps=2, experts_per_step=num_experts, **options)
+
+
+def between(**options):
+    """Returns the same for NCFM, with a random expert in each step."""
+    shape = STEPS, experts.num_parameters(NETWORK)
+    first, last = np.random.default_rng(2).normal(0, 0.1, (2, *shape)).astype(np.float32)
+    return distilled("ncfm", Chosen(None, first, last), num_frequencies=16, **options)
 
 
 def evaluated():
@@ -103,6 +111,7 @@ THINGS = {
         ),
     ),
     "tm": (2, lambda: followed(5, batch_syn=5)),
+    "ncfm, unequal classes": (2, lambda: between(batch_real=13, counts=(5, 1, 3))),
     "frepo, learned labels": (
         0, lambda: distilled(
             "frepo", batch_real=13, pool_size=2, ridge=0.01, labels=Labels(learned=True)

@@ -24,10 +24,10 @@ REAL_LABELS = np.repeat(np.arange(CLASSES), COUNTS)
 START = _RANDOM.normal(size=(CLASSES * IPC, *SHAPE)).astype(np.float32)
 
 
-def problem(objective, labels=HARD, **options):
+def problem(objective, labels=HARD, strategy="", **options):
     """Returns the problem of an objective by name."""
     objective = matching.build(
-        objective, network=NETWORK, num_classes=CLASSES, images_per_class=IPC, strategy="",
+        objective, network=NETWORK, num_classes=CLASSES, images_per_class=IPC, strategy=strategy,
         labels=labels, **options,
     )  # fmt: skip
     kind = parameterizations.build("pixels", SHAPE, ipc=IPC, images_per_class=IPC)

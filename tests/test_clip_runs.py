@@ -70,6 +70,7 @@ OBJECTIVES = {
     "tm": {"options": {"syn_steps": 2, "expert_epochs": 1, "max_start_epoch": 1, "batch_syn": 0}},
     "frepo": {"options": {"batch_real": 8, "pool_size": 2}},
     "bptt": {"options": {"batch_real": 8, "syn_steps": 1, "max_start_step": 1}},
+    "ncfm": {"options": {"batch_real": 8, "num_frequencies": 16}},
     "dc": {"options": {"batch_real": 4, "outer_loops": 2, "inner_loops": 1}},
 }
 
@@ -77,7 +78,7 @@ OBJECTIVES = {
 @pytest.mark.parametrize(
     ("objective", "name"),
     [
-        *((objective, "video_gaussian") for objective in ("tm", "frepo", "bptt", "dc")),
+        *((objective, "video_gaussian") for objective in ("tm", "frepo", "bptt", "ncfm", "dc")),
         *((objective, "video_quantized") for objective in ("dm", "tm")),
     ],
 )
@@ -85,7 +86,7 @@ def test_objectives_move_clips(tmp_path, objective, name):
     found, labels = clips()
     fields = {"evaluate": {"num_networks": 1, "epochs": 1, "baselines": ""}}
     fields |= {part: SHORT[part] for part in ("network", "init", "distill")}
-    if objective == "tm":
+    if objective in ("tm", "ncfm"):
         fields["experts"] = {"num_experts": 1, "epochs": 2}
     made = gsdd_jax.distill(
         found, labels, objective=objective, test=(), workdir=tmp_path, verbose=False,

@@ -312,6 +312,18 @@ def test_a_view_is_mostly_a_mixture():
         assert len(np.unique(one[there])) == 1  # of one image
 
 
+def test_padding_gets_into_no_mixture():
+    present = np.arange(40) % 3 > 0
+    images = np.where(present, np.arange(1.0, 41), 0.0)[:, None, None, None] * np.ones((8, 8, 1))
+    given = jnp.float32(images), jnp.asarray(present)
+    partners = set()
+    for seed in range(5):
+        found = np.asarray(mixing.mixed(jax.random.key(seed), *given))[present, ..., 0]
+        partners |= {tuple(np.unique(one)) for one in found}
+    assert 0 not in {value for pair in partners for value in pair}
+    assert len({max(pair) for pair in partners if len(pair) == 2}) > 15
+
+
 def test_training_minimizes_the_loss_of_labeled_views(network, stored):
     """One step without augmentation, compared with the derivative of its own loss."""
     images, key = jnp.asarray(some_images(10)), jax.random.key(5)

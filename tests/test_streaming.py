@@ -19,7 +19,7 @@ from gsdd_jax.core import devices
 from gsdd_jax.data import reading, rows, transforms
 from gsdd_jax.matching import dm
 from gsdd_jax.setup import input_pipeline
-from gsdd_jax.training import distill
+from gsdd_jax.training import distill, experts
 from tests.conftest import QUICKLY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -45,6 +45,19 @@ def on_disk(tmp_path):
     return data.Split(np.asarray(np.load(tmp_path / "images.npy", mmap_mode="r")), labels)
 
 
+class Experts:
+    """Two experts of an epoch, with random parameters."""
+
+    epochs = 1
+
+    def __len__(self):
+        return 2
+
+    def parameters(self, expert, epoch):
+        size = experts.num_parameters(NETWORK)
+        return np.random.default_rng([expert, epoch]).normal(0, 0.1, size).astype(np.float32)
+
+
 def parts_of(split, name, transform=NORMALIZE, **options):
     """Returns the parts of an experiment that `input_pipeline.steps` needs."""
     objective = matching.build(
@@ -55,7 +68,7 @@ def parts_of(split, name, transform=NORMALIZE, **options):
         problem=distill.Problem(KIND, objective, CLASSES),
         dataset=types.SimpleNamespace(train=split, image_shape=split.images.shape[1:]),
         transform=transform,
-        host_inputs=lambda first, count: objective.host_inputs(None, 0, first, count),
+        host_inputs=lambda first, count: objective.host_inputs(Experts(), 0, first, count),
     )
 
 
@@ -87,6 +100,7 @@ OBJECTIVES = {
     "dc by groups": dict(batch_real=4, classes_per_step=1, outer_loops=2),
     "frepo": dict(batch_real=6, pool_size=2, max_updates=1),
     "bptt": dict(batch_real=6, syn_steps=1, max_start_step=1),
+    "ncfm by groups": dict(batch_real=6, num_frequencies=8, classes_per_step=1),
 }
 
 

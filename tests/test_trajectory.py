@@ -12,10 +12,10 @@ from jax.flatten_util import ravel_pytree
 
 import gsdd_jax
 from gsdd_jax import matching, networks, parameterizations
-from gsdd_jax.data import augment, transforms
+from gsdd_jax.data import augment, mixing, transforms
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.matching.tm import Segments, TrajectoryMatching
-from gsdd_jax.training import distill
+from gsdd_jax.training import distill, labeling
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -97,10 +97,13 @@ def plain_network(params, x):
 def plain_loss(params, learning_rate, targets, start, target, unravel, order):
     """Computes the loss. `order` [steps, batch]: images per step, padded beyond the last one.
 
-    `targets` [images, classes]: logits of each image's probabilities.
+    `targets` [images, classes]: logits of each image's probabilities; or parameters of a network
+    that labels the images, of the same architecture.
     """
     images = gsdd_jax.rasterize(*params, height=SIZE, width=SIZE, backend="reference")
     images = (images - MEAN) / STD
+    if isinstance(targets, dict):
+        targets = plain_network(targets, images)
     probabilities = jnp.exp(targets) / jnp.exp(targets).sum(1, keepdims=True)
 
     def cross_entropy(theta, batch):
@@ -139,10 +142,15 @@ def wide_inputs(params, carry, expert=0):
 
 
 @pytest.mark.parametrize(
-    ("syn_steps", "experts", "labels"), [(2, 1, Labels()), (4, 2, SOFT)], ids=["hard", "soft"]
+    ("syn_steps", "experts", "labels", "labeled"),
+    [(2, 1, Labels(), False), (4, 2, SOFT, False), (4, 1, Labels(), True)],
+    ids=["hard", "soft", "labeler"],
 )
-def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, experts, labels):
+def test_loss_and_gradients_equal_a_float64_unroll(
+    monkeypatch, syn_steps, experts, labels, labeled
+):
     """Renders the drawn images, or all of them for two experts with orders of their own."""
+    monkeypatch.setattr(mixing, "MIXED", 0.0)  # of what a labeler labels
     prob = problem(syn_steps=syn_steps, batch_syn=5, lr_init=0.05, labels=labels)
     params, carry, key = parameters(), segments(experts), jax.random.key(3)
     aux_params = prob.matching.aux_params(prob.labels)
@@ -152,7 +160,12 @@ def test_loss_and_gradients_equal_a_float64_unroll(syn_steps, experts, labels):
         aux_params["labels"] = jnp.float32(logits)
         most = 2**labels.bits - 1
         targets = 8 * np.rint(logits / 8 * most) / most
-    loss, (d_params, d_aux) = library_gradient(prob, real(), params, aux_params, carry, key)
+    data = real()
+    if labeled:
+        targets = jax.tree.map(np.float64, NETWORK.init(jax.random.key(8)))
+        of_set = labeling.Labeling(jax.tree.map(jnp.float32, targets), jnp.float32(1), NETWORK)
+        data = dataclasses.replace(data, labeler=of_set)
+    loss, (d_params, d_aux) = library_gradient(prob, data, params, aux_params, carry, key)
     orders = [batches(k, prob) for k in jax.random.split(key, experts)]
     with jax.enable_x64(True):
         plain = jax.jit(jax.value_and_grad(plain_loss, argnums=(0, 1, 2)), static_argnums=5)

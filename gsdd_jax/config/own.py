@@ -11,6 +11,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data.soft_labels import LABELER, MIXED, OF_LABELER, Labels
 
 NOT_DISTILLED = ("none", LABELER)  # in place of an objective
+FEW_EXPERTS = {"num_experts": 3, "epochs": 8, "batch_size": 64}
 # Baselines of short experiments. The last two are the strongest, and take the most time.
 BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
 
@@ -46,6 +47,8 @@ def own(objective: str = "dm") -> ConfigDict:
     config.distill.learning_rate = 1.25e-3  # good on CIFAR-10's training images (docs/results.md)
     if objective == "bptt":
         return shortened_bptt(config)
+    if objective == "ncfm":
+        return shortened_ncfm(config)
     if objective != "dm":
         matched_by(config, objective)
         if config.init.images == "none":  # far from its end (docs/results.md)
@@ -83,13 +86,21 @@ def shortened_bptt(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def shortened_ncfm(config: ConfigDict) -> ConfigDict:
+    """Changes `config` to characteristic functions under few experts, and returns it."""
+    matched_by(config, "ncfm")
+    config.matching.options.batch_real = 64
+    config.experts.update(FEW_EXPERTS)
+    return config
+
+
 def shortened_tm(config: ConfigDict) -> ConfigDict:
     """Changes `config` to a short trajectory matching with few experts, and returns it."""
     matched_by(config, "tm")
     config.matching.options.update(
         syn_steps=20, batch_syn=60, max_start_epoch=6, expert_epochs=2, lr_init=0.05, lr_lr=1e-4
     )
-    config.experts.update(num_experts=3, epochs=8, batch_size=64)
+    config.experts.update(FEW_EXPERTS)
     config.distill.num_steps = 100
     config.distill.learning_rate = 3e-3
     return config

@@ -1,6 +1,7 @@
 """Distribution matching, DM (Zhao and Bilen, 2023): mean features under random networks."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -70,21 +71,30 @@ class DistributionMatching(ByClass):
         return self.batch_real
 
     def draws(self, key: Key[Array, ""], loss_keys: Key[Array, "u"], host_inputs: Any) -> Draws:
-        return Draws(jax.random.split(key, 3)[2:], self.drawn_per_class, host_inputs)
+        return Draws(jax.random.split(key, 3)[2:], self.drawn_per_class, self.classes(host_inputs))
+
+    def classes(self, host_inputs: Any) -> Int[Array, "k"] | None:
+        """Returns the classes of a step; None: all."""
+        return host_inputs
+
+    def networks(self, key: Key[Array, ""], host_inputs: Any) -> Any:
+        """Returns what gives the features of a step."""
+        return self.network.init(key)
 
     def begin(self, key: Key[Array, ""], data: RealData, host_inputs: Any) -> Carry:
         keys = jax.random.split(key, 3)
-        network = self.network.init(keys[0])
+        network, classes = self.networks(keys[0], host_inputs), self.classes(host_inputs)
         augmentation = jax.random.split(keys[1], self.num_classes)
-        if host_inputs is not None:
-            augmentation = augmentation[host_inputs]
-        real, weights = self.draw(keys[2], data, host_inputs)
+        if classes is not None:
+            augmentation = augmentation[classes]
+        real, weights = self.draw(keys[2], data, classes)
 
         def means(total, network, augmentation, real):
-            return total(self._mean_features(network, augmentation, *real, data.transformed))
+            of_image = functools.partial(self.features, network)
+            return total(self.class_means(of_image, augmentation, *real, data.transformed))
 
         means = map_classes(means, network, augmentation, real=(real, weights))
-        return Carry(network, means, augmentation, host_inputs)
+        return Carry(network, means, augmentation, classes)
 
     def draw(
         self, key: Key[Array, ""], data: RealData, classes: Int[Array, "k"] | None
@@ -93,9 +103,21 @@ class DistributionMatching(ByClass):
         images, weights, _ = data.draw(key, self.drawn_per_class, classes)
         return images, weights
 
-    def limited(self, features: Float[Array, "*n f"]) -> Float[Array, "*n f"]:
-        """Returns the features of each image that are compared."""
-        return features
+    def features(self, network: Any, images: Float[Array, "n h w c"]) -> Float[Array, "n f"]:
+        """Returns each image's features, whose means are compared."""
+        return self.network.features(network, images)
+
+    def distances(
+        self, total: Callable, network: Any, of_classes: Any, batch: Any
+    ) -> Float[Array, "k"]:
+        """Returns each class's loss: a function of `map_classes`.
+
+        `of_classes` are keys of augmentation, means of real images, and the classes.
+        """
+        augmentation, target, _ = of_classes
+        of_image = functools.partial(self.features, network)
+        means = total(self.class_means(of_image, augmentation, *batch))
+        return ((means - target) ** 2).sum(1)
 
     def loss(
         self,
@@ -106,21 +128,15 @@ class DistributionMatching(ByClass):
         update: Int[Array, ""],
         key: Key[Array, ""],
     ) -> Float[Array, ""]:
-        augmentation, target = carry.augmentation, carry.means
+        all_classes = jnp.arange(self.num_classes)
+        classes = all_classes if carry.classes is None else carry.classes
+        of_classes = carry.augmentation, carry.means, classes
         if self.per_class_updates:
-            label = update if carry.classes is None else carry.classes[update]
-            sample = self._of_one_class(synthetic, label, key)
-            augmentation, target = augmentation[update][None], target[update][None]
+            of_classes = jax.tree.map(lambda a: a[update][None], of_classes)
+            sample = self._of_one_class(synthetic, classes[update], key)
         else:
             sample = synthetic.sample(key, self.batch_syn, carry.classes)
-
-        def distances(total, network, of_classes, batch):
-            augmentation, target = of_classes
-            means = total(self._mean_features(network, augmentation, *batch))
-            return ((means - target) ** 2).sum(1)
-
-        of_classes = augmentation, target
-        return map_classes(distances, carry.network, of_classes, synthetic=sample).sum()
+        return map_classes(self.distances, carry.network, of_classes, synthetic=sample).sum()
 
     def _of_one_class(self, synthetic, label, key):
         if synthetic.counts:
@@ -131,15 +147,15 @@ class DistributionMatching(ByClass):
             places = jax.random.permutation(key, count)[: self.batch_syn]
         return synthetic.only((label * count + places)[None])
 
-    def _mean_features(
+    def class_means(
         self,
-        network: Any,
+        features: Callable[[Float[Array, "n h w c"]], Float[Array, "n f"]],
         augmentation: Key[Array, "k"],
         images: Array,  # [k, s, h, w, c], input of `transform`
         weights: Float[Array, "k s"] | None,  # of each image in its class; None: equal
         transform: Callable = lambda images: images,
     ) -> Float[Array, "k f"]:
-        """Returns the mean features per class."""
+        """Returns the mean per class of the features of augmented images."""
 
         def prepare(pair):
             key, one_class = pair
@@ -152,19 +168,18 @@ class DistributionMatching(ByClass):
             )
 
         def mean(features, weights):
-            features = self.limited(features)
             if weights is None:
                 return features.mean(0)
             return jnp.matmul(weights, features, precision=jax.lax.Precision.HIGHEST)
 
         def mean_of_class(arguments):
             *pair, weights = arguments
-            return mean(self.network.features(network, prepare(pair)), weights)
+            return mean(features(prepare(pair)), weights)
 
         if self.class_by_class:
             means = jax.lax.map(jax.checkpoint(mean_of_class), (augmentation, images, weights))
         else:
             images = jax.lax.map(prepare, (augmentation, images))
-            features = self.network.features(network, images.reshape(-1, *images.shape[2:]))
-            means = jax.vmap(mean)(features.reshape(*images.shape[:2], -1), weights)
+            found = features(images.reshape(-1, *images.shape[2:]))
+            means = jax.vmap(mean)(found.reshape(*images.shape[:2], -1), weights)
         return means

@@ -123,6 +123,10 @@ class PrivateDistributionMatching(DistributionMatching):
         included = data.included(key, self.capacity, jnp.asarray(least, jnp.float32))
         return images, included / jnp.asarray(self._expected, jnp.float32)[:, None]
 
+    def features(self, network: Any, images: Float[Array, "n h w c"]) -> Float[Array, "n f"]:
+        return self.limited(super().features(network, images))
+
     def limited(self, features: Float[Array, "*n f"]) -> Float[Array, "*n f"]:
+        """Returns features of norms up to `clip`."""
         square = (features.astype(jnp.float32) ** 2).sum(-1, keepdims=True)
         return features * jnp.minimum(1, self.clip * jax.lax.rsqrt(jnp.maximum(square, 1e-12)))

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.fields import LEAST, Shrink, defaults, field
-from gsdd_jax.data import augment, soft_labels
+from gsdd_jax.data import augment, mixing, soft_labels
 from gsdd_jax.matching import base
 from gsdd_jax.matching.base import Learned, RealData, Synthetic, Trajectories, Work
 from gsdd_jax.matching.with_labels import LABELS, WithLabels
@@ -43,7 +43,7 @@ class TrajectoryMatching(WithLabels):
     The student's learning rate is learned, and at least 0.001. Its batches of `batch_syn` images
     cut shuffles of the whole set, whose first batch may be smaller. Every student step augments
     every image independently. The student's targets are the classes, or soft labels: a teacher's,
-    or learned ones (`labels`).
+    or learned ones (`labels`). With a set's labeler the student sees mixtures, which it labels.
 
     With `grow_start_over`, early epochs come first: the schedule of DATM (difficulty-aligned
     trajectories, Guo et al., 2024), but not its other settings. DATM starts from images that an
@@ -55,6 +55,7 @@ class TrajectoryMatching(WithLabels):
     follows_experts: ClassVar[bool] = True
     draws_real: ClassVar[bool] = False
     unequal_classes: ClassVar[bool] = True
+    follows_labeler: ClassVar[bool] = True
     saves_memory: ClassVar[tuple[str, ...]] = (
         "matching.options.batch_syn",
         "matching.options.keep_every=0",
@@ -200,7 +201,7 @@ class TrajectoryMatching(WithLabels):
 
         def distance(share, shared, start, target, order, present, key):
             unravel = ravel_pytree(self.network.init(jax.random.key(0)))[1]
-            step = lambda params, drawn: (self._step(share, *shared, params, drawn), None)
+            step = lambda params, drawn: (self._step(share, shared, params, drawn), None)
             keys = jax.random.split(jax.random.fold_in(key, 1), self.syn_steps)
             end = _scan(step, unravel(start), (order, present, keys), self.keep_every)
             return ((ravel_pytree(end)[0] - target) ** 2).sum() / ((start - target) ** 2).sum()
@@ -211,7 +212,7 @@ class TrajectoryMatching(WithLabels):
             in_axes = (None, *(0 for _ in students))
             return jax.vmap(functools.partial(distance, share), in_axes)(shared, *students)
 
-        shared = aux_params[LEARNING_RATE], images, targets
+        shared = aux_params[LEARNING_RATE], images, targets, data.labeler
         students = carry.start, carry.target, orders, present, keys
         return mesh.map_groups(distances, shared, students).mean()
 
@@ -230,16 +231,22 @@ class TrajectoryMatching(WithLabels):
         order = order.reshape(-1, batch_size)[: self.syn_steps]
         return order, order < num_images
 
-    def _step(self, share, learning_rate, images, targets, params, drawn):
+    def _step(self, share, shared, params, drawn):
         """Returns the student's parameters after one step of SGD."""
+        learning_rate, images, targets, labeler = shared
         indices, present, key = drawn
         # Unique indices: gradients are summed without atomics, hence deterministically.
         batch = images.at[indices].get(mode="fill", fill_value=0, unique_indices=True)
         soft = self.labels.soft
         targets = targets.at[indices].get(mode="fill", fill_value=0, unique_indices=soft)
+        if labeler is not None:
+            key, mix_key = jax.random.split(key)
+            batch = mixing.mixed(mix_key, batch, present)
         batch = augment.augment(key, batch, strategy=self.strategy, frames=self.network.frames)
 
         own, own_targets, own_present = share.slice((batch, targets, present))
+        if labeler is not None:
+            own_targets = labeler.targets(own)
 
         def cross_entropy(params):
             losses = soft_labels.cross_entropy(self.network.apply(params, own), own_targets)

@@ -135,10 +135,13 @@ def of_run(config: ConfigDict) -> Cost:
     objective = build_objective(config, network, data.classes, per_class, counts)
     work = objective.work(data.classes, data.classes * per_class)
     step, evaluation = _step(network), of_evaluation(config, {}, data.classes * per_class)
+    one = step.seconds
+    if objective.follows_labeler and config.labels.source == LABELER:
+        one += FORWARD * _step(network_of(of_labels(config).network, data)).seconds
     steps, every = config.distill.num_steps, config.distill.eval_every
     evaluations = 1 + (steps // every if every else 0)
     return Cost(
-        COMPILING + steps * work.steps * step.seconds + evaluations * evaluation.seconds,
+        COMPILING + steps * work.steps * one + evaluations * evaluation.seconds,
         int(4 * data.numbers + max(work.at_once * step.bytes, evaluation.bytes)),
     )
 
