@@ -12,6 +12,7 @@ them.
 | --- | --- |
 | objective=dm | distribution matching |
 | objective=tm | trajectory matching, after `launch.train_experts` with the same --config |
+| objective=datm | the same with learned labels, early epochs first |
 | objective=bptt | back-propagation through training |
 | objective=ncfm | characteristic function matching, after `launch.train_experts` likewise |
 | objective=none | nothing is distilled: compressed real images and a teacher's labels |

@@ -97,9 +97,9 @@ def distill(
         accuracies of baselines of the same bytes are printed, too; with () nothing is evaluated.
       bytes_per_class: bytes of the set per class; None: the bytes of one float32 image.
       objective: "dm" (the default), "bptt", "dc" or "frepo"; "dp_dm", which is differentially
-        private; "tm" or "ncfm", which train experts first; "none", compressed real images with a
-        teacher's labels; or "labeler", such images with a network that labels every view, often
-        the strongest set.
+        private; "tm", "datm" or "ncfm", which train experts first; "none", compressed real images
+        with a teacher's labels; or "labeler", such images with a network that labels every view,
+        often the strongest set.
       workdir: directory for the run's files, those of the command; the same call resumes an
         interrupted run. None: nothing is kept.
       verbose: whether to show the progress on standard output.
@@ -134,6 +134,8 @@ def of_dataset(
     display = display_of(verbose)
     with _directory(workdir) as folder:
         if matching.find(config.matching.name).follows_experts:
+            _, _, problem = experiment.build_problem(config, dataset)  # before minutes of training
+            problem.matching.check_experts(config.experts.epochs)
             config.experts.dir = config.experts.dir or str(folder / "experts")
             experts.train_all(config, display, dataset)
         run = distill_to if workdir is None else distill_with_report

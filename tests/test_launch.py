@@ -224,7 +224,7 @@ WRONG = [
     (["--config.matching.options.per_class_updates=maybe"], "expected True or False"),
     (
         ["--config.init.images=some"],
-        "config.init.images: expected one of real, herding, solid, moments, none",
+        "config.init.images: expected one of real, herding, recognized, solid, moments, none",
     ),
     (
         ["--config.evaluate.baselines=fitted,all"],

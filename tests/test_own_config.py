@@ -217,7 +217,7 @@ def test_more_images_than_any_class_has_are_refused(unequal):
         experiment.build_fit_parts(unequal)
 
 
-@pytest.mark.parametrize("objective", ["tm", "bptt"])
+@pytest.mark.parametrize("objective", ["tm", "datm", "bptt"])
 def test_a_batch_of_the_defaults_is_no_larger_than_the_set(objective):
     config = own.get_config(f"objective={objective}")
     config.budget.images_per_class = 2

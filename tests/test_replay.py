@@ -13,7 +13,7 @@ from gsdd_jax import data, replay
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import labels
 from gsdd_jax.formats.union import union
-from gsdd_jax.runs import continual, herding
+from gsdd_jax.runs import continual, selection
 from gsdd_jax.runs.progress import OneLine
 from tests.tiny import TINY
 
@@ -223,8 +223,8 @@ def test_herding_chooses_the_best_next_row():
             for i in set(range(9)) - set(expected)
         }
         expected.append(min(distances, key=distances.get))
-    assert herding.herded(rows, 4).tolist() == expected
-    assert sorted(herding.herded(rows, 20)) == list(range(9))
+    assert selection.herded(rows, 4).tolist() == expected
+    assert sorted(selection.herded(rows, 20)) == list(range(9))
 
 
 def config(**more):

@@ -129,7 +129,7 @@ def test_no_memory_is_a_line_with_what_takes_less():
     assert line.startswith("out of memory (Out of memory allocating ")
     assert "\n" not in line
     assert cli._of_the_device(ValueError("some other")) == ""
-    for name in ("dm", "dc", "tm", "frepo", "bptt", "ncfm"):
+    for name in ("dm", "dc", "tm", "frepo", "bptt", "ncfm", "datm"):
         config = demo.get_config()
         common.matched_by(config, name)
         named = re.findall(r"--config\.([\w.]+)", fields.smaller(config))

@@ -158,9 +158,8 @@ def test_only_some_objectives_learn_them():
         "dm", network=network, num_classes=2, images_per_class=3, strategy="",
         labels=soft_labels.Labels(**labels),
     )  # fmt: skip
-    with pytest.raises(
-        gsdd_jax.UsageError, match=r"labels\.learned: expected False with dm; only bptt, frepo, tm"
-    ):
+    message = r"labels\.learned: expected False with dm; only bptt, datm, frepo, tm"
+    with pytest.raises(gsdd_jax.UsageError, match=message):
         build(learned=True)
     assert build(source="teacher") == build()
 

@@ -23,7 +23,8 @@ RATE = (LEAST, 1e3)  # of networks
 # Bounds on untrusted files: more would exceed any time or memory.
 NETWORKS, EPOCHS = (1, 10_000), (1, 100_000)
 COMPONENTS = {"parameterization": parameterizations, "network": networks, "matching": matching}
-HERDING, MOMENTS = "herding", "moments"
+HERDING, RECOGNIZED, MOMENTS = "herding", "recognized", "moments"
+BY_TEACHER = HERDING, RECOGNIZED  # real images that a teacher chooses
 NAMES = tuple(f"{group}.name" for group in COMPONENTS)
 
 
@@ -93,9 +94,10 @@ class Init:
     images: str = field(
         "real",
         "images to fit: real (random), herding (real, nearest to their class's mean features by a "
-        "teacher), solid (mean colors), moments (drawn by mean and deviation of the class) or none "
+        "teacher), recognized (random ones that a teacher classifies correctly), solid (mean "
+        "colors), moments (drawn by mean and deviation of the class) or none "
         "(no fit)",
-        choices=("real", HERDING, "solid", MOMENTS, "none"),
+        choices=("real", *BY_TEACHER, "solid", MOMENTS, "none"),
     )
     num_steps: int = field(
         50_000, "steps of the initial fit; published: 50,000", 0, shrink=Shrink(1, 20)

@@ -6,7 +6,7 @@ import reprlib
 from ml_collections import ConfigDict
 
 from gsdd_jax.config.adapt import matched_by, stored_as
-from gsdd_jax.config.fields import COMPONENTS, default
+from gsdd_jax.config.fields import COMPONENTS, RECOGNIZED, default
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data.soft_labels import LABELER, MIXED, OF_LABELER, Labels
 
@@ -41,8 +41,8 @@ def own(objective: str = "dm") -> ConfigDict:
     if objective in NOT_DISTILLED:
         only_compressed(config)
         return with_labeler(config) if objective == LABELER else config
-    if objective == "tm":
-        return shortened_tm(config)
+    if objective in ("tm", "datm"):
+        return shortened_tm(config, objective)
     config.distill.num_steps = 200
     config.distill.learning_rate = 1.25e-3  # good on CIFAR-10's training images (docs/results.md)
     if objective == "bptt":
@@ -94,12 +94,15 @@ def shortened_ncfm(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def shortened_tm(config: ConfigDict) -> ConfigDict:
+def shortened_tm(config: ConfigDict, objective: str = "tm") -> ConfigDict:
     """Changes `config` to a short trajectory matching with few experts, and returns it."""
-    matched_by(config, "tm")
+    matched_by(config, objective)
     config.matching.options.update(
         syn_steps=20, batch_syn=60, max_start_epoch=6, expert_epochs=2, lr_init=0.05, lr_lr=1e-4
     )
+    if objective == "datm":
+        config.matching.options.update(grow_start_from=3, grow_start_over=50)
+        config.init.images = RECOGNIZED
     config.experts.update(FEW_EXPERTS)
     config.distill.num_steps = 100
     config.distill.learning_rate = 3e-3

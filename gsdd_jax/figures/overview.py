@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from gsdd_jax.config.fields import HERDING
+from gsdd_jax.config.fields import BY_TEACHER
 from gsdd_jax.figures import draw, ellipses, inputs
 from gsdd_jax.formats.file import path_of
 from gsdd_jax.runs import fits
@@ -24,7 +24,7 @@ def main(distilled: str | os.PathLike, image: int, data_dir: str | None, out: pa
     with inputs.building_from(distilled):
         config = workdirs.whole(recorded(set_.provenance))
         config.data.dir = data_dir or ""
-        if config.init.images != HERDING:
+        if config.init.images not in BY_TEACHER:
             config.init.images = "real"
         material = experiment.build_fit_parts(config)
     counts = np.array(set_.class_counts)

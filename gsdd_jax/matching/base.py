@@ -291,6 +291,7 @@ class Matching(abc.ABC):
     pool_size: int = 0  # networks that the objective keeps across steps
     syn_steps: int = 0  # of a network whose parameters after each are kept within a step
     independent: int = 1  # independent parts of a step: classes, students
+    threshold: float = math.inf  # loss above which an update changes nothing
     penalty_weight: int = 1  # times that the images' penalty counts in an update
 
     @classmethod

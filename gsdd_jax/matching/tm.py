@@ -45,10 +45,7 @@ class TrajectoryMatching(WithLabels):
     every image independently. The student's targets are the classes, or soft labels: a teacher's,
     or learned ones (`labels`). With a set's labeler the student sees mixtures, which it labels.
 
-    With `grow_start_over`, early epochs come first: the schedule of DATM (difficulty-aligned
-    trajectories, Guo et al., 2024), but not its other settings. DATM starts from images that an
-    expert classifies correctly, learns logits by SGD, and discards steps whose loss exceeds a
-    threshold of about 1. The average of images that its configs name is `distill.average`.
+    With `grow_start_over`, early epochs come first: the schedule of DATM (`datm.py`).
     """
 
     name: ClassVar[str] = "tm"
@@ -165,7 +162,7 @@ class TrajectoryMatching(WithLabels):
         if not self.labels.soft:
             return of_rate
         return optax.multi_transform(
-            {LEARNING_RATE: of_rate, LABELS: super().aux_optimizer()},
+            {LEARNING_RATE: of_rate, LABELS: self.labels_optimizer()},
             {LEARNING_RATE: LEARNING_RATE, LABELS: LABELS},
         )
 

@@ -35,8 +35,12 @@ class WithLabels(Matching):
         logits = learned.soft_labels
         return self.aux_params(labels, None if logits is None else jnp.asarray(logits))
 
-    def aux_optimizer(self) -> optax.GradientTransformation:
+    def labels_optimizer(self) -> optax.GradientTransformation:
+        """Returns the optimizer of the labels."""
         return self.labels.optimizer()
+
+    def aux_optimizer(self) -> optax.GradientTransformation:
+        return self.labels_optimizer()
 
     def project_aux(self, aux_params: dict[str, Array]) -> dict[str, Array]:
         return jax.tree.map(soft_labels.clip, aux_params)

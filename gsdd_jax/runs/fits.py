@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from gsdd_jax.config.fields import HERDING, MOMENTS
+from gsdd_jax.config.fields import BY_TEACHER, MOMENTS
 from gsdd_jax.core import mesh
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import moments
 from gsdd_jax.data.soft_labels import LABELER
 from gsdd_jax.parameterizations.base import Params
-from gsdd_jax.runs import herding, teacher
+from gsdd_jax.runs import selection, teacher
 from gsdd_jax.runs.progress import Display, Reporter
 from gsdd_jax.setup import experiment
 from gsdd_jax.setup.components import labels_of, stream
@@ -89,7 +89,7 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     leaving = ("bits",) if labels_of(config).soft else ()
     leaving = ("width", "weight_bits") if config.labels.source == LABELER else leaving
     labels = {f"labels.{name}": config.labels[name] for name in leaving}
-    if config.init.images == HERDING:
+    if config.init.images in BY_TEACHER:
         labels |= teacher.settings(config)
     return labels | {n: v for n, v in fields.items() if n.partition(".")[0] in GROUPS}
 
@@ -100,20 +100,21 @@ def images_of(
     workdir: pathlib.Path | None = None,
     reporter: Display | None = None,
 ) -> Float[np.ndarray, "m h w c"]:
-    """Returns the images that the fit targets: real ones, random or herded, their mean colors, or
-    images drawn by the moments of their class.
+    """Returns the images that the fit targets: real ones, random or chosen by a teacher, their mean
+    colors, or images drawn by the moments of their class.
 
-    Herded ones need a teacher, which is trained in `workdir`; raises UsageError without it.
+    The teacher of chosen ones is trained in `workdir`; raises UsageError without it.
     """
     key, chosen = stream(config.seed, "initial images"), None
     if config.init.images == MOMENTS:
         return moments.drawn(key, material.dataset.train, material.counts)
-    if config.init.images == HERDING:
+    if config.init.images in BY_TEACHER:
         if workdir is None:
             raise UsageError(
-                "config.init.images: expected real, solid or moments here, got herding"
+                "config.init.images: expected real, solid or moments here, got "
+                f"{config.init.images}"
             )
-        chosen = herding.chosen(config, material, workdir, reporter)
+        chosen = selection.chosen(config, material, workdir, reporter)
     images = experiment.initial_images(material.dataset, key, material.counts, chosen)
     if config.init.images == "solid":
         images = np.broadcast_to(images.mean((1, 2), keepdims=True), images.shape)

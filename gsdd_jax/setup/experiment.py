@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import data, matching
 from gsdd_jax.config import bytes_per_class, validate
-from gsdd_jax.config.fields import HERDING, MOMENTS
+from gsdd_jax.config.fields import BY_TEACHER, MOMENTS
 from gsdd_jax.core import devices, memory
 from gsdd_jax.core.errors import UsageError, counted, located, ranged
 from gsdd_jax.core.fields import listed
@@ -182,6 +182,24 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
 
     `dataset` replaces that of `config.data`.
     """
+    material, network, problem = build_problem(config, dataset)
+    dataset, objective = material.dataset, problem.matching
+    # Before the transform, which may take a minute: experts may be missing.
+    store = None
+    if objective.follows_experts:
+        validate.ranges(config, "experts")
+        store = experts.open_store(config, dataset, network)
+        objective.check_experts(store.epochs)
+    host_inputs = functools.partial(objective.host_inputs, store, config.seed)
+    transform, schedule = build_transform(config.data.transform, dataset), build_schedule(config)
+    of_images = dataset, transform, material.parameterization, material.split
+    return Experiment(*of_images, network, problem, schedule, host_inputs)
+
+
+def build_problem(
+    config: ConfigDict, dataset: data.Dataset | None = None
+) -> tuple[FitParts, Network, Problem]:
+    """Builds the parts of an experiment that need no experts; raises UsageError like `build`."""
     check_strategy(config)
     validate.ranges(config, "distill", "evaluate", "teacher")
     check_baselines(config)
@@ -217,16 +235,7 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
     problem = Problem(
         parameterization, objective, dataset.num_classes, config.distill.average, counts
     )
-    # Before the transform, which may take a minute: experts may be missing.
-    store = None
-    if objective.follows_experts:
-        validate.ranges(config, "experts")
-        store = experts.open_store(config, dataset, network)
-        objective.check_experts(store.epochs)
-    host_inputs = functools.partial(objective.host_inputs, store, config.seed)
-    transform, schedule = build_transform(config.data.transform, dataset), build_schedule(config)
-    of_images = dataset, transform, parameterization, material.split
-    return Experiment(*of_images, network, problem, schedule, host_inputs)
+    return material, network, problem
 
 
 def _check_required(config: ConfigDict, objective: type[matching.Matching]) -> None:
@@ -335,7 +344,7 @@ def can_be_tested(dataset: data.Dataset) -> bool:
 
 def is_taught(config: ConfigDict) -> bool:
     """Returns whether a run trains a teacher for its own set, baselines aside."""
-    return config.labels.source != "class" or config.init.images == HERDING
+    return config.labels.source != "class" or config.init.images in BY_TEACHER
 
 
 def needs_teacher(arm: str) -> bool:

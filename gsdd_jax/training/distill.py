@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -122,11 +123,14 @@ def run(
         params = parameterization.project(optax.apply_updates(state.params, updates))
         updates, aux_state = aux_optimizer.update(d_aux, state.aux_optimizer, state.aux_params)
         aux_params = matching.project_aux(optax.apply_updates(state.aux_params, updates))
-        shared = matching.after_update(synthetic(params), shared, u, after_key)
-        state = state._replace(
+        updated = state._replace(
             params=params, optimizer=optimizer_state, aux_params=aux_params, aux_optimizer=aux_state
         )
-        return (state, shared), loss
+        if matching.threshold < math.inf:
+            kept = loss <= matching.threshold
+            updated = jax.tree.map(lambda new, old: jnp.where(kept, new, old), updated, state)
+        shared = matching.after_update(synthetic(updated.params), shared, u, after_key)
+        return (updated, shared), loss
 
     def step(state, given):
         host_inputs, read = given

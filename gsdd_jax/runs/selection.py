@@ -1,16 +1,19 @@
-"""Herding: real images whose mean features are nearest to those of all images of their class."""
+"""Selection of the real images that a set starts from, by a teacher of all real images."""
 
 import pathlib
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
 from gsdd_jax.config import validate
+from gsdd_jax.config.fields import HERDING
 from gsdd_jax.core import mesh
 from gsdd_jax.data import Split, rows
 from gsdd_jax.runs import evaluation, teacher
 from gsdd_jax.runs.progress import Display
+from gsdd_jax.setup.components import stream
 from gsdd_jax.setup.experiment import FitParts
 from gsdd_jax.training import evaluate
 
@@ -20,20 +23,33 @@ def chosen(
 ) -> Int[np.ndarray, "m"]:
     """Returns the indices of the real images that the set starts from, ordered by class.
 
-    Features are those of the teacher of `config`, which is trained on all real images. A class of
-    fewer images gives all. Raises UsageError like `teacher.trained`, and for a single class.
+    They are herded in the teacher's features, or random ones that it recognizes. A class of fewer
+    images gives all. Raises UsageError like `teacher.trained`, and for a single class.
     """
     validate.ranges(config, "teacher")
     parts = evaluation.real_parts(config, material.dataset)
     taught = teacher.trained(config, parts, workdir, reporter)
     train, found = parts.dataset.train, []
+    key = stream(config.seed, "initial images")  # as for random ones
     for c, count in enumerate(material.counts):
         of_class = np.flatnonzero(train.labels == c)
         real, _ = parts.on_device(Split(rows.take(train.images, of_class), train.labels[of_class]))
         images = real.transformed(real.stored)
-        features = evaluate.features(taught.network, taught.params, images)
-        found.append(of_class[herded(np.asarray(mesh.to_host(features)), count)])
+        if config.init.images == HERDING:
+            features = evaluate.features(taught.network, taught.params, images)
+            best = herded(np.asarray(mesh.to_host(features)), count)
+        else:
+            outputs = evaluate.outputs(taught.network, taught.params, images)
+            recognized = np.asarray(mesh.to_host(outputs)).argmax(1) == c
+            order = np.asarray(jax.random.permutation(jax.random.fold_in(key, c), len(of_class)))
+            best = first(order, recognized)[:count]
+        found.append(of_class[best])
     return np.concatenate(found)
+
+
+def first(order: Int[np.ndarray, "n"], wanted: Bool[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """Returns the indices in `order`, those that are `wanted` before the others."""
+    return order[np.argsort(~wanted[order], kind="stable")]
 
 
 def herded(features: Float[np.ndarray, "n f"], count: int) -> Int[np.ndarray, "m"]:
