@@ -36,7 +36,7 @@ from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.formats.union import union
 from gsdd_jax.report.document import distill_with_report
 from gsdd_jax.runs import evaluation, experts
-from gsdd_jax.runs.distill import distill_to
+from gsdd_jax.runs.distill import check, distill_to
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import components, experiment, provenance
 from gsdd_jax.setup.provenance import ON_IMAGES, ON_SET, check_acting
@@ -134,8 +134,7 @@ def of_dataset(
     display = display_of(verbose)
     with _directory(workdir) as folder:
         if matching.find(config.matching.name).follows_experts:
-            _, _, problem = experiment.build_problem(config, dataset)  # before minutes of training
-            problem.matching.check_experts(config.experts.epochs)
+            check(config, folder, dataset)  # before minutes of training
             config.experts.dir = config.experts.dir or str(folder / "experts")
             experts.train_all(config, display, dataset)
         run = distill_to if workdir is None else distill_with_report

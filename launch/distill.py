@@ -6,7 +6,7 @@
 
 Writes distilled.safetensors, result.json, report.html and checkpoints to --workdir. The result
 compares the set's accuracy with baselines of the same bytes. The same command resumes an
-interrupted run. Trajectory matching (tm) needs experts: run launch.train_experts first.
+interrupted run. The objectives tm, datm and ncfm need experts: run launch.train_experts first.
 """
 
 from launch import cli, paths

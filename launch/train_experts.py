@@ -1,4 +1,4 @@
-"""Trains the experts that trajectory matching (TM) follows.
+"""Trains the experts that trajectory matching (tm, datm) and ncfm need.
 
     python -m launch.train_experts --config=cifar10_tm:ipc=1
     python -m launch.train_experts --config=configs/demo.py --config.experts.num_experts=2
@@ -14,10 +14,17 @@ cli.define_stop_after()
 
 
 def main() -> None:
-    from gsdd_jax.runs import experts  # after the flags, so that a wrong one answers at once
+    from gsdd_jax import matching  # after the flags, so that a wrong one answers at once
+    from gsdd_jax.runs import experts
     from gsdd_jax.runs.progress import Reporter
+    from gsdd_jax.setup import experiment
 
-    store = experts.train_all(cli.experiment(CONFIG.value), Reporter(None))
+    config, dataset = cli.experiment(CONFIG.value), None
+    if matching.find(config.matching.name).follows_experts:
+        material, _, problem = experiment.build_problem(config)
+        problem.matching.check_experts(config.experts.epochs)
+        dataset = material.dataset
+    store = experts.train_all(config, Reporter(None), dataset)
     train, test = store.accuracies()
     print(
         f"experts in {store.directory}: {len(store)}, of {store.epochs} epochs; mean accuracy "

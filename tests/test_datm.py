@@ -123,6 +123,44 @@ def test_the_published_settings_for_each_budget():
     assert all(c.labels.learned and c.labels.source == "teacher" for c in found.values())
 
 
+@pytest.mark.parametrize("threshold", [1e-30, 1e9])
+def test_a_run_says_what_it_discards(tmp_path, capsys, threshold):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    changes = {
+        "matching.options.threshold": threshold, "init.num_steps": 2, "distill.num_steps": 2,
+        "experts.num_experts": 1, "teacher.epochs": 1, "network.options.width": 4,
+        "network.options.depth": 1, "budget.images_per_class": 2, "evaluate.baselines": "",
+    }  # fmt: skip
+    labels = np.arange(20) % 2
+    made = gsdd_jax.distill(
+        images, labels, objective="datm", test=(), workdir=tmp_path, config=changes
+    )
+    assert ("nothing changed in 2 steps: the loss" in capsys.readouterr().out) == (threshold < 1)
+    assert (made.learning_rate == pytest.approx(0.05, rel=1e-6)) == (threshold < 1)
+    # A teacher chose the first images, which are therefore not those of `real.safetensors`.
+    assert not (tmp_path / "real.safetensors").exists()
+
+
+def test_nothing_is_trained_for_a_run_that_is_refused(tmp_path):
+    """Neither in the directory of another run, nor before a set that is not there."""
+    images, labels = np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1])
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"seed": 7}')
+    (other / "inputs.json").write_text("{}")
+    for objective in ("tm", "ncfm"):
+        distill_ = lambda of, **more: gsdd_jax.distill(
+            images, labels, objective=of, test=(), verbose=False, **more
+        )
+        with pytest.raises(gsdd_jax.UsageError, match="holds a run with"):
+            distill_(objective, workdir=other)
+        with pytest.raises(gsdd_jax.UsageError, match=r"init\.set: .* no such file or work directory"):
+            distill_(
+                objective, workdir=tmp_path / "new", config={"init.set": str(tmp_path / "none")}
+            )
+        assert not list(tmp_path.rglob("experts"))
+
+
 def test_hard_labels_are_one_line():
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
     with pytest.raises(gsdd_jax.UsageError, match=r"labels\.source: expected 'teacher' with"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+import gsdd_jax
 from gsdd_jax.data import augment
 from gsdd_jax.matching.ncfm import Chosen
 from tests import small_problem
@@ -154,3 +155,10 @@ def test_a_black_image_has_a_gradient():
     nothing = networks._replace(between=jax.tree.map(jnp.zeros_like, networks.between))
     slope = jax.grad(lambda images: of.features(nothing, images).sum())(jnp.array(START))
     assert np.isfinite(slope).all()
+
+
+def test_frequencies_beyond_the_memory_are_one_line():
+    with pytest.raises(
+        gsdd_jax.UsageError, match=r"num_frequencies: 1,000,000,000 for 18 images at once"
+    ):
+        problem(num_frequencies=10**9)

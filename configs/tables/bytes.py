@@ -28,6 +28,11 @@ PIXEL_RATES = {"dm": 1.0, "tm": 30.0}  # the best of pixels in small tables
 OBJECTIVES = ("dm", "tm")
 # By back-propagation through training: rate of the images by row.
 THROUGH_TRAINING = {"compressed, labeler": 2e-2, "codes, labeler": 2e-3}
+BY_CHARACTERISTIC_FUNCTIONS = (
+    "Gaussians", "codes", "codes, soft labels", "codes, labels of mixtures", "codes, labeler",
+    "compressed", "compressed, soft labels", "compressed, labels of mixtures",
+    "compressed, labeler",
+)  # fmt: skip
 NOT_DISTILLED = {"dm": "not distilled", "tm": "not distilled, whitened"}  # as the objective's sets
 HALVES = ("IDC, bfloat16", "FreD, bfloat16", "DDiF, bfloat16", "Gaussians")
 KINDS = {row: METHODS[row] for row in HALVES} | CODED_METHODS
@@ -61,6 +66,9 @@ def _cells(size):
         for row, rate in THROUGH_TRAINING.items():
             config = small.through_training(by_dm[row], rate)
             yield Cell(row, "BPTT", config, seeds=small.SEEDS)
+        for row in BY_CHARACTERISTIC_FUNCTIONS:
+            config = small.by_characteristic_functions(by_dm[row])
+            yield Cell(row, "NCFM", config, seeds=small.SEEDS)
 
 
 def _distilled(objective, size):

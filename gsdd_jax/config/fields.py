@@ -227,7 +227,9 @@ class Config:
     matching: Matching = field(Matching, "objective of the distillation")
     labels: Labels = field(Labels, "labels of the distilled set")
     teacher: Teacher = field(Teacher, "networks whose outputs are soft labels")
-    experts: Experts = field(Experts, "networks trained on the real images, which TM follows")
+    experts: Experts = field(
+        Experts, "networks trained on the real images, which tm, datm and ncfm need"
+    )
     distill: Distill = field(Distill, "optimization of the images")
     evaluate: Evaluate = field(Evaluate, "networks trained on the distilled set")
 

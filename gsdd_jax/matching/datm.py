@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import optax
 
 from gsdd_jax.core.fields import POSITIVE, Shrink, field
+from gsdd_jax.data.soft_labels import HARD
 from gsdd_jax.matching.tm import TrajectoryMatching
 
 
@@ -24,7 +25,11 @@ class DifficultyAlignedMatching(TrajectoryMatching):
 
     name: ClassVar[str] = "datm"
     follows_labeler: ClassVar[bool] = False
-    requires: ClassVar[Mapping[str, Any]] = {"labels.source": "teacher", "labels.learned": True}
+    requires: ClassVar[Mapping[str, Any]] = {
+        "labels.source": "teacher",
+        "labels.learned": True,
+        "labels.learning_rate": HARD.learning_rate,  # they have a rate of their own
+    }
     syn_steps: int = field(80, "SGD steps of the student", shrink=Shrink(0.5, 2))
     max_start_epoch: int = field(
         20, "exclusive upper bound of the student's start epoch; published: 4, 20 and 40 for 1, 10 "

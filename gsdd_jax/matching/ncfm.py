@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key
 
+from gsdd_jax.core import devices, memory
 from gsdd_jax.core.fields import Shrink, field
 from gsdd_jax.matching.base import Trajectories, Work
 from gsdd_jax.matching.dm import DistributionMatching
@@ -67,6 +68,19 @@ class CharacteristicFunctionMatching(DistributionMatching):
         1.0, "weight of the cross-entropy under the trained expert; 0: none", 0.0
     )
 
+    def check(self, num_classes: int, images_per_class: int) -> None:
+        super().check(num_classes, images_per_class)
+        classes = 1 if self.class_by_class else self.classes_per_step or num_classes
+        images = classes * max(self.batch_real, self.batch_syn or images_per_class)
+        what = f"config.matching.options.num_frequencies: {self.num_frequencies:,} for {images:,}"
+        there = devices.accelerator_memory()
+        memory.check(
+            f"{what} images at once, of batch_real or the set",
+            2 * 4 * images * self.num_frequencies,
+            3,
+            there,
+        )
+
     def work(self, num_classes: int, num_images: int) -> Work:
         _, _, drawn, _ = self.compared(num_classes, num_images)
         steps, at_once = super().work(num_classes, num_images)
@@ -104,9 +118,8 @@ class CharacteristicFunctionMatching(DistributionMatching):
         self, total: Callable, network: Networks, of_classes: Any, batch: Any
     ) -> Float[Array, "k"]:
         augmentation, target, classes = of_classes
-        means = total(
-            self.class_means(functools.partial(self.features, network), augmentation, *batch)
-        )
+        of_image = functools.partial(self.features, network)
+        means = total(self.class_means(of_image, augmentation, *batch))
         found = SCALE * self._discrepancies(means, target)
         if not self.calibration:
             return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -97,12 +98,22 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         return result
 
 
+def check(config: ConfigDict, workdir: str | os.PathLike, dataset: Dataset) -> None:
+    """Raises UsageError for what `distill_to` would refuse after its experts have been trained."""
+    material, _, problem = experiment.build_problem(config, dataset)
+    problem.matching.check_experts(config.experts.epochs)
+    with _bound(config, material, workdir, start.opened(config, material, workdir)):
+        pass
+
+
 @contextlib.contextmanager
-def _running(config, parts, workdir, display=None, begun=None) -> Iterator[_Run]:
+def _bound(config, parts, workdir, begun) -> Iterator[pathlib.Path]:
+    """Yields the directory, bound to the config and its inputs."""
     check_same(parts.dataset)
-    if config.teacher.dir:  # a run of hours would find out at its end
-        with located("config.teacher.dir"):
-            make_folder(config.teacher.dir)
+    for group in ("teacher", "init"):  # a run of hours would find out at its end
+        if config[group].dir:
+            with located(f"config.{group}.dir"):
+                make_folder(config[group].dir)
     made_of = {
         "data.fingerprint": parts.dataset.fingerprint,
         "config.init.set (SHA-256)": begun and begun.sha256,
@@ -110,6 +121,12 @@ def _running(config, parts, workdir, display=None, begun=None) -> Iterator[_Run]
     }
     with prepared(workdir, config, **made_of) as workdir:
         processes.from_first(lambda: file.check_place(workdir / file.NAME) or b"")
+        yield workdir
+
+
+@contextlib.contextmanager
+def _running(config, parts, workdir, display=None, begun=None) -> Iterator[_Run]:
+    with _bound(config, parts, workdir, begun) as workdir:
         run = _Run(config, parts, workdir, display, begun)
         if processes.first() and not run.sets.is_private:
             real_images.keep(workdir, config, parts.dataset)
@@ -198,7 +215,8 @@ class _Run:
         checkpoints = Checkpoints(place, self.identity, self.reporter.line)
         state = checkpoints.restore(state) or state
         done, total = int(state.step), config.distill.num_steps
-        saved = done
+        saved = begin = done
+        threshold, discarded = parts.problem.matching.threshold, 0
         labeler = self.sets.labeling() if done < total else None
         steps = input_pipeline.steps(config, parts, key, done, labeler)
 
@@ -246,12 +264,20 @@ class _Run:
                 learned, _ = distill.divided(state.aux_params)
                 numbers = {n: float(v) for n, v in learned.items() if not v.ndim}
                 shown = {"loss": float(losses.mean())} | numbers
+                if threshold < math.inf:
+                    discarded += int((losses > threshold).sum())
+                    shown["discarded"] = float(discarded)
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
                 if stopping.asked():
                     if done > saved:
                         checkpoints.save(done, state)
                     raise stopping.Stopped
+        if discarded == done - begin > 0:
+            self.reporter.line(
+                f"nothing changed in {counted(discarded, 'step')}: the loss exceeded "
+                f"config.matching.options.threshold={threshold:g} in each"
+            )
         self.keep_snapshot(state)
         checkpoints.close()
         return state

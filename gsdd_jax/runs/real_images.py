@@ -10,6 +10,7 @@ import safetensors.numpy
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
+from gsdd_jax.config.fields import BY_TEACHER
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.core.files import read_regular, write_atomically
 from gsdd_jax.data import Dataset
@@ -23,9 +24,10 @@ _LIMIT = 1 << 30  # most bytes of a file to read
 
 
 def keep(workdir: pathlib.Path, config: ConfigDict, dataset: Dataset) -> None:
-    """Writes the first real images that the run starts from, unless the file exists."""
+    """Writes the first real images that the run starts from, unless the file exists, or a teacher
+    chooses them, which is not there yet."""
     path = workdir / NAME
-    if path.exists():
+    if path.exists() or config.init.images in BY_TEACHER:
         return
     one_of_each = dataset.num_classes * math.prod(dataset.image_shape)
     count = min(MOST, max(1, _BYTES // one_of_each))
@@ -39,7 +41,10 @@ def read(workdir: str | os.PathLike) -> UInt8[np.ndarray, "k n h w c"]:
     """Returns a run's images [class, image, h, w, c]. Raises UsageError if missing or invalid."""
     path = pathlib.Path(workdir, NAME)
     if not path.exists():
-        raise UsageError(f"there is no {NAME}: the run has not begun, or is of an earlier version")
+        raise UsageError(
+            f"there is no {NAME}: the run has not begun, is of an earlier version, or starts from "
+            "images that a teacher chose"
+        )
     content = read_regular(path, "real images", _LIMIT)
     try:
         images = safetensors.numpy.load(content)["images"]

@@ -204,8 +204,9 @@ def build_problem(
     validate.ranges(config, "distill", "evaluate", "teacher")
     check_baselines(config)
     rates(config)
-    material = build_fit_parts(config, dataset)
     kind = matching.find(config.matching.name)
+    _check_required(config, kind)
+    material = build_fit_parts(config, dataset)
     if kind.is_private:
         public = data.with_public_constants(material.dataset)
         material = dataclasses.replace(material, dataset=public)
@@ -215,7 +216,6 @@ def build_problem(
     for arm in REAL.keys() & set(baselines(config, dataset)):
         check_real(config, dataset, arm)
     matched = build_network(config.network, dataset, config.matching.precision)
-    _check_required(config, kind)
     objective = components.build_objective(
         config, matched, dataset.num_classes, parameterization.images_per_class,
         dataset.train_counts,
