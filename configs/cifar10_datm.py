@@ -27,7 +27,7 @@ def get_config(variant: str = ""):
     common.matched_by(config, "datm")
     config.budget.update(ipc=ipc, images_per_class=ipc, bytes=ipc * (4 * 3 * 32 * 32 + 10))
     config.init.images = "recognized"
-    config.labels.update(bits=8, temperature=1.0)
+    config.labels.update(source="teacher", learned=True, bits=8, temperature=1.0)
     rate, options = ROWS[ipc]
     config.matching.options.update(expert_epochs=2, lr_init=0.01, **options)
     config.distill.update(num_steps=10_000, learning_rate=rate, eval_every=500)

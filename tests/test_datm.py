@@ -161,10 +161,11 @@ def test_nothing_is_trained_for_a_run_that_is_refused(tmp_path):
         assert not list(tmp_path.rglob("experts"))
 
 
-def test_hard_labels_are_one_line():
+def test_a_rate_that_it_does_not_use_is_one_line():
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
-    with pytest.raises(gsdd_jax.UsageError, match=r"labels\.source: expected 'teacher' with"):
+    message = r"labels\.learning_rate: expected 0\.02 with the objective datm, got 7"
+    with pytest.raises(gsdd_jax.UsageError, match=message):
         gsdd_jax.distill(
             images, np.arange(20) % 2, objective="datm", test=(), verbose=False,
-            config={"labels.source": "class"},
+            config={"labels.learning_rate": 7.0},
         )  # fmt: skip

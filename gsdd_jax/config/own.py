@@ -103,6 +103,7 @@ def shortened_tm(config: ConfigDict, objective: str = "tm") -> ConfigDict:
     if objective == "datm":
         config.matching.options.update(grow_start_from=3, grow_start_over=50)
         config.init.images = RECOGNIZED
+        config.labels.update(source="teacher", learned=True)
     config.experts.update(FEW_EXPERTS)
     config.distill.num_steps = 100
     config.distill.learning_rate = 3e-3

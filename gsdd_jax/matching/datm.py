@@ -13,23 +13,20 @@ from gsdd_jax.matching.tm import TrajectoryMatching
 
 @dataclasses.dataclass(frozen=True)
 class DifficultyAlignedMatching(TrajectoryMatching):
-    """Trajectory matching whose labels are learned with the images, from a teacher's on.
+    """Trajectory matching of early epochs first, which discards steps of large losses.
 
     Small sets follow early epochs only, larger ones later epochs, too: `max_start_epoch`, which
-    grows. A step whose loss exceeds `threshold` changes nothing. Labels have an optimizer of their
-    own, SGD with momentum 0.9, and stay on the grid of stored labels.
+    grows. A step whose loss exceeds `threshold` changes nothing. Learned labels have an optimizer
+    of their own, SGD with momentum 0.9, and stay on the grid of stored labels.
 
-    The published sets start from images that an expert classifies correctly
+    The published sets learn labels from those of experts on (`labels.source=teacher`,
+    `labels.learned=True`), and start from images that an expert classifies correctly
     (`init.images=recognized`).
     """
 
     name: ClassVar[str] = "datm"
-    follows_labeler: ClassVar[bool] = False
-    requires: ClassVar[Mapping[str, Any]] = {
-        "labels.source": "teacher",
-        "labels.learned": True,
-        "labels.learning_rate": HARD.learning_rate,  # they have a rate of their own
-    }
+    # Labels have a rate of their own.
+    requires: ClassVar[Mapping[str, Any]] = {"labels.learning_rate": HARD.learning_rate}
     syn_steps: int = field(80, "SGD steps of the student", shrink=Shrink(0.5, 2))
     max_start_epoch: int = field(
         20, "exclusive upper bound of the student's start epoch; published: 4, 20 and 40 for 1, 10 "
