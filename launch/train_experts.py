@@ -21,9 +21,7 @@ def main() -> None:
 
     config, dataset = cli.experiment(CONFIG.value), None
     if matching.find(config.matching.name).follows_experts:
-        material, _, problem = experiment.build_problem(config)
-        problem.matching.check_experts(config.experts.epochs)
-        dataset = material.dataset
+        dataset = experiment.build_problem(config)[0].dataset  # refuses settings first
     store = experts.train_all(config, Reporter(None), dataset)
     train, test = store.accuracies()
     print(

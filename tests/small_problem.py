@@ -1,5 +1,7 @@
 """A distillation of six pixel images in three classes, for tests of single objectives."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,6 +24,19 @@ COUNTS = (7, 5, 9)
 REAL = _RANDOM.integers(0, 256, (sum(COUNTS), *SHAPE), np.uint8)
 REAL_LABELS = np.repeat(np.arange(CLASSES), COUNTS)
 START = _RANDOM.normal(size=(CLASSES * IPC, *SHAPE)).astype(np.float32)
+
+
+@dataclasses.dataclass
+class Experts:
+    """Three experts, whose parameters say which expert and epoch they are of."""
+
+    epochs: int
+
+    def __len__(self):
+        return 3
+
+    def parameters(self, expert, epoch):
+        return np.array([expert, epoch], np.float32)
 
 
 def problem(objective, labels=HARD, strategy="", **options):

@@ -12,7 +12,18 @@ import gsdd_jax
 from gsdd_jax.data import augment
 from gsdd_jax.matching.ncfm import Chosen
 from tests import small_problem
-from tests.small_problem import CLASSES, IPC, MEAN, NETWORK, REAL, START, STD, TRANSFORM, real
+from tests.small_problem import (
+    CLASSES,
+    IPC,
+    MEAN,
+    NETWORK,
+    REAL,
+    START,
+    STD,
+    TRANSFORM,
+    Experts,
+    real,
+)
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -123,29 +134,17 @@ def test_networks_are_between_an_expert_before_and_after_training():
     assert len(np.unique(drawn)) > 0.9 * drawn.size
 
 
-class Experts:
-    """Three experts of two epochs, whose parameters say which they are."""
-
-    epochs = 2
-
-    def __len__(self):
-        return 3
-
-    def parameters(self, expert, epoch):
-        return np.array([expert, epoch], np.float32)
-
-
 def test_steps_choose_among_all_experts():
     """A resumed run chooses as an uninterrupted one; classes are those of the groups."""
     of = problem(classes_per_step=1).matching
-    whole = of.host_inputs(Experts(), 7, 0, 30)
+    whole = of.host_inputs(Experts(epochs=2), 7, 0, 30)
     np.testing.assert_array_equal(whole.first[:, 0], whole.last[:, 0])
     assert set(whole.first[:, 0].tolist()) == {0, 1, 2}
     assert set(whole.first[:, 1].tolist()) == {0} and set(whole.last[:, 1].tolist()) == {2}
-    resumed = of.host_inputs(Experts(), 7, 20, 10)
+    resumed = of.host_inputs(Experts(epochs=2), 7, 20, 10)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[20:], b), whole, resumed)
     assert sorted(whole.classes[:3, 0].tolist()) == [0, 1, 2]
-    assert problem().matching.host_inputs(Experts(), 7, 0, 1).classes is None
+    assert problem().matching.host_inputs(Experts(epochs=2), 7, 0, 1).classes is None
 
 
 def test_a_black_image_has_a_gradient():

@@ -16,6 +16,7 @@ from gsdd_jax.data import augment, mixing, transforms
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.matching.tm import Segments, TrajectoryMatching
 from gsdd_jax.training import distill, labeling
+from tests.small_problem import Experts
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -296,16 +297,7 @@ def test_soft_labels_are_learned_by_adam_on_the_grid_beside_the_learning_rate():
     assert (labels == 0).any() and (labels == 8).any()
 
 
-class Epochs:
-    """Makes experts whose parameters identify their expert and epoch."""
-
-    epochs = 9
-
-    def __len__(self):
-        return 3
-
-    def parameters(self, expert, epoch):
-        return np.array([expert, epoch], np.float32)
+EPOCHS = Experts(epochs=9)
 
 
 def test_start_epochs_grow_from_early_to_late():
@@ -314,10 +306,10 @@ def test_start_epochs_grow_from_early_to_late():
         expert_epochs=1, experts_per_step=5,
     ).matching  # fmt: skip
     objective.check(CLASSES, GPC)
-    objective.check_experts(Epochs.epochs)
+    objective.check_experts(EPOCHS.epochs)
     starts = []
     for step in range(120):
-        host_inputs = objective.host_inputs(Epochs(), 0, step, 1)
+        host_inputs = objective.host_inputs(EPOCHS, 0, step, 1)
         np.testing.assert_array_equal(
             host_inputs.target - host_inputs.start, np.tile([0.0, 1.0], (1, 5, 1))
         )
@@ -330,7 +322,7 @@ def test_start_epochs_grow_from_early_to_late():
 
 def test_start_epochs_by_default_are_all_there_are():
     starts = [
-        problem(max_start_epoch=4).matching.host_inputs(Epochs(), 0, s, 1).start for s in range(60)
+        problem(max_start_epoch=4).matching.host_inputs(EPOCHS, 0, s, 1).start for s in range(60)
     ]
     assert set(np.ravel(np.array(starts)[..., 1])) == {0, 1, 2, 3}
 

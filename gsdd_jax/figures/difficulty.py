@@ -92,7 +92,7 @@ def judged(
     kept: inputs.Kept, network: Network, real: EvaluationParts, count: int, epochs: int, seed: int
 ) -> Bool[np.ndarray, "networks n"]:
     """Returns each small network's errors on the test images; saved ones are not retrained."""
-    train, unravel = real.dataset.train, jax.vmap(experts.unraveling(network))
+    train, unravel = real.dataset.train, jax.vmap(network.unraveling())
     images, labels = to_device(train.images, real.transform), jnp.asarray(train.labels)
 
     def errors(i):

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key
 
 from gsdd_jax.core import devices, memory
@@ -99,11 +98,11 @@ class CharacteristicFunctionMatching(DistributionMatching):
 
     def networks(self, key: Key[Array, ""], host_inputs: Chosen) -> Networks:
         share_key, key = jax.random.split(key)
-        initial, unravel = ravel_pytree(self.network.init(jax.random.key(0)))
+        unravel = self.network.unraveling()
         share = jax.random.uniform(share_key)
         between = share * host_inputs.first + (1 - share) * host_inputs.last
         one = jax.ShapeDtypeStruct((1, *self.network.image_shape), jnp.float32)
-        size = jax.eval_shape(self.network.features, unravel(initial), one).shape[1]
+        size = jax.eval_shape(self.network.features, self.network.shapes(), one).shape[1]
         frequencies = jax.random.normal(key, (self.num_frequencies, size))
         return Networks(unravel(between), unravel(host_inputs.last), frequencies)
 

@@ -197,7 +197,7 @@ class TrajectoryMatching(WithLabels):
             images = synthetic.render(None)
 
         def distance(share, shared, start, target, order, present, key):
-            unravel = ravel_pytree(self.network.init(jax.random.key(0)))[1]
+            unravel = self.network.unraveling()
             step = lambda params, drawn: (self._step(share, shared, params, drawn), None)
             keys = jax.random.split(jax.random.fold_in(key, 1), self.syn_steps)
             end = _scan(step, unravel(start), (order, present, keys), self.keep_every)

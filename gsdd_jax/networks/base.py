@@ -2,12 +2,14 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from gsdd_jax.core.errors import UsageError
@@ -58,6 +60,14 @@ class Network:
         """Draws parameters: weights and biases uniform in ±1/√fan_in, norm scale 1 and shift 0."""
         image = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
         return self.module.lazy_init(key, image)["params"]
+
+    def shapes(self) -> Any:
+        """Returns the shapes of the parameters, without drawing any."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def unraveling(self) -> Callable[[Float[Array, "p"]], Any]:
+        """Returns the inverse of `ravel_pytree` on parameters."""
+        return ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), self.shapes()))[1]
 
     def apply(
         self,

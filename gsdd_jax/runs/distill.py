@@ -100,8 +100,7 @@ def fit_to(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
 def check(config: ConfigDict, workdir: str | os.PathLike, dataset: Dataset) -> None:
     """Raises UsageError for what `distill_to` would refuse after its experts have been trained."""
-    material, _, problem = experiment.build_problem(config, dataset)
-    problem.matching.check_experts(config.experts.epochs)
+    material, _, _ = experiment.build_problem(config, dataset)
     with _bound(config, material, workdir, start.opened(config, material, workdir)):
         pass
 

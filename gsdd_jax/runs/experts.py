@@ -98,7 +98,7 @@ def _train_groups(groups, files, config, dataset, transform, network, reporter) 
     sgd = dict(learning_rate=jnp.float32(settings.learning_rate), strategy=config.matching.strategy)
     total = settings.num_experts * settings.epochs
     left = sum(len(group) * (settings.epochs - done) for group, done in groups)
-    unravel = training.unraveling(network)
+    unravel = network.unraveling()
 
     def train_epoch(params, keys, epoch):
         size = settings.batch_size

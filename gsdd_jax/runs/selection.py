@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
@@ -14,7 +13,7 @@ from gsdd_jax.data import Split, rows
 from gsdd_jax.runs import evaluation, teacher
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup.components import stream
-from gsdd_jax.setup.experiment import FitParts
+from gsdd_jax.setup.experiment import FitParts, order_of_class
 from gsdd_jax.training import evaluate
 
 
@@ -41,8 +40,7 @@ def chosen(
         else:
             outputs = evaluate.outputs(taught.network, taught.params, images)
             recognized = np.asarray(mesh.to_host(outputs)).argmax(1) == c
-            order = np.asarray(jax.random.permutation(jax.random.fold_in(key, c), len(of_class)))
-            best = first(order, recognized)[:count]
+            best = first(order_of_class(key, c, len(of_class)), recognized)[:count]
         found.append(of_class[best])
     return np.concatenate(found)
 

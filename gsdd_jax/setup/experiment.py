@@ -187,9 +187,7 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
     # Before the transform, which may take a minute: experts may be missing.
     store = None
     if objective.follows_experts:
-        validate.ranges(config, "experts")
         store = experts.open_store(config, dataset, network)
-        objective.check_experts(store.epochs)
     host_inputs = functools.partial(objective.host_inputs, store, config.seed)
     transform, schedule = build_transform(config.data.transform, dataset), build_schedule(config)
     of_images = dataset, transform, material.parameterization, material.split
@@ -199,7 +197,10 @@ def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment
 def build_problem(
     config: ConfigDict, dataset: data.Dataset | None = None
 ) -> tuple[FitParts, Network, Problem]:
-    """Builds the parts of an experiment that need no experts; raises UsageError like `build`."""
+    """Builds the parts of an experiment without its experts, whose settings it checks.
+
+    Raises UsageError like `build`.
+    """
     check_strategy(config)
     validate.ranges(config, "distill", "evaluate", "teacher")
     check_baselines(config)
@@ -220,6 +221,9 @@ def build_problem(
         config, matched, dataset.num_classes, parameterization.images_per_class,
         dataset.train_counts,
     )  # fmt: skip
+    if objective.follows_experts:
+        validate.ranges(config, "experts")
+        objective.check_experts(config.experts.epochs)
     for option in ("pool_size", "syn_steps"):  # with two moments; a pool is copied once
         kept = getattr(objective, option)
         components.check_networks(f"matching.options.{option}", kept, network, copies=6)
@@ -287,9 +291,13 @@ def choose_by_class(
     chosen = []
     for c, count in enumerate(counts):
         of_class = np.flatnonzero(labels == c)
-        order = jax.random.permutation(jax.random.fold_in(key, c), len(of_class))
-        chosen.append(of_class[np.asarray(order)[:count]])
+        chosen.append(of_class[order_of_class(key, c, len(of_class))[:count]])
     return np.concatenate(chosen)
+
+
+def order_of_class(key: Key[Array, ""], label: int, count: int) -> Int[np.ndarray, "n"]:
+    """Returns the random order in which a class's `count` images are chosen."""
+    return np.asarray(jax.random.permutation(jax.random.fold_in(key, label), count))
 
 
 def _repeated(

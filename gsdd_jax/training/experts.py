@@ -1,7 +1,6 @@
 """Epochs of experts: plain SGD on real images, several networks at once (section 3.3)."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -116,7 +115,7 @@ def train_batches(
 
 def _sgd(network, learning_rate, strategy, transformed):
     """Returns a step of all experts: (params, images, targets, keys) -> (params, summed losses)."""
-    unravel = unraveling(network)
+    unravel = network.unraveling()
 
     @jax.value_and_grad
     def loss(params, batch, targets, key):
@@ -151,13 +150,4 @@ def _batch_keys(epoch_keys, place):
 
 
 def num_parameters(network: Network) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(_shapes(network)))
-
-
-def unraveling(network: Network) -> Callable[[Float[Array, "p"]], Any]:
-    """Returns the inverse of `ravel_pytree` on the network's parameters."""
-    return ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), _shapes(network)))[1]
-
-
-def _shapes(network):
-    return jax.eval_shape(network.init, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(network.shapes()))
