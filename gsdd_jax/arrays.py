@@ -96,10 +96,11 @@ def distill(
       images, labels, test, class_names, name: see `gsdd_jax.data.from_arrays`. With `test`, the
         accuracies of baselines of the same bytes are printed, too; with () nothing is evaluated.
       bytes_per_class: bytes of the set per class; None: the bytes of one float32 image.
-      objective: "dm" (the default), "bptt", "dc" or "frepo"; "dp_dm", which is differentially
-        private; "tm", "datm" or "ncfm", which train experts first; "none", compressed real images
-        with a teacher's labels; or "labeler", such images with a network that labels every view,
-        often the strongest set.
+      objective: "dm" (the default), "bptt", "dc" or "frepo"; "taught", "dm" of Gaussians as codes
+        with a teacher's labels, which is better; "dp_dm", which is differentially private; "tm",
+        "datm" or "ncfm", which train experts first; "none", compressed real images with a teacher's
+        labels; or "labeler", such images with a network that labels every view, often the strongest
+        set.
       workdir: directory for the run's files, those of the command; the same call resumes an
         interrupted run. None: nothing is kept.
       verbose: whether to show the progress on standard output.

@@ -62,6 +62,19 @@ def same(one, other):
     assert one.learning_rate == other.learning_rate
 
 
+def test_a_taught_set_has_codes_and_labels_of_mixtures_within_its_bytes():
+    images, labels = arrays(30)
+    taught = {"config": {"teacher.epochs": 1}}
+    set_ = gsdd_jax.distill(
+        images, labels, 400, objective="taught", verbose=False, **FIELDS | taught
+    )
+    assert (set_.format.name, set_.mixes, set_.label_bits) == ("quantized", 4, 3)
+    assert set_.soft_labels.shape == (len(set_.labels), CLASSES) and len(set_.labels) % 5 == 0
+    assert set_.num_bytes <= CLASSES * 400
+    made_by = set_.provenance["config"]
+    assert made_by["matching.name"] == "dm" and made_by["distill.num_steps"] > 0
+
+
 @pytest.mark.parametrize("objective", ["dm", "tm"])
 def test_a_call_makes_the_bytes_of_the_commands(tmp_path, objective, monkeypatch):
     """Runs what the commands run on a prepared .npz file."""
@@ -260,7 +273,7 @@ WRONG = {
     "group": (dict(distill=3), "config.distill: expected fields by name"),
     "value": (dict(distill={"num_steps": -3}), "config.distill.num_steps: expected"),
     "kind": (dict(seed="one"), "config.seed: expected"),
-    "objective": (dict(objective="DM"), "^objective: .* tm, none, labeler, got .DM."),
+    "objective": (dict(objective="DM"), "^objective: .* tm, none, labeler, taught, got .DM."),
     "bytes": (dict(bytes_per_class=3), "budget: "),
     "rates": (dict(evaluate={"rates": "a"}), "config.evaluate.rates: expected numbers"),
 }  # fmt: skip

@@ -10,7 +10,9 @@ from gsdd_jax.config.fields import COMPONENTS, RECOGNIZED, default
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data.soft_labels import LABELER, MIXED, OF_LABELER, Labels
 
-NOT_DISTILLED = ("none", LABELER)  # in place of an objective
+# In place of an objective: what is not distilled, and "dm" of codes with a teacher's labels.
+NOT_DISTILLED, TAUGHT = ("none", LABELER), "taught"
+BITS_PER_GAUSSIAN = 40.0  # of codes at their default bits (docs/results.md)
 FEW_EXPERTS = {"num_experts": 3, "epochs": 8, "batch_size": 64}
 # Baselines of short experiments. The last two are the strongest, and take the most time.
 BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
@@ -20,10 +22,11 @@ def own(objective: str = "dm") -> ConfigDict:
     """Returns the config for a data set of your own, by an objective: "dm", "tm" or another.
 
     With one of `NOT_DISTILLED` real images are compressed, and labeled by a teacher or stored with
-    a labeler. The budget is the bytes of one float32 image per class. `suited` replaces fields that
-    are 0. Raises UsageError for an unknown objective.
+    a labeler. `TAUGHT` is "dm" of Gaussians as codes with a teacher's labels. The budget is the
+    bytes of one float32 image per class. `suited` replaces fields that are 0. Raises UsageError for
+    an unknown objective.
     """
-    known = *COMPONENTS["matching"].known(), *NOT_DISTILLED
+    known = *COMPONENTS["matching"].known(), *NOT_DISTILLED, TAUGHT
     if objective not in known:
         raise UsageError(
             f"objective: expected one of {', '.join(known)}, got {reprlib.repr(objective)}"
@@ -31,7 +34,7 @@ def own(objective: str = "dm") -> ConfigDict:
     config = default()
     config.data.name = ""  # yours
     config.budget.ipc, config.budget.images_per_class = 1, 0
-    config.network.options.width = 32 if objective in ("dm", *NOT_DISTILLED) else 16
+    config.network.options.width = 32 if objective in ("dm", TAUGHT, *NOT_DISTILLED) else 16
     config.init.num_steps, config.init.learning_rate = 500, 0.0
     config.distill.steps_per_call = 10
     config.distill.checkpoint_every = 50
@@ -49,22 +52,35 @@ def own(objective: str = "dm") -> ConfigDict:
         return shortened_bptt(config)
     if objective == "ncfm":
         return shortened_ncfm(config)
-    if objective != "dm":
+    if objective not in ("dm", TAUGHT):
         matched_by(config, objective)
         if config.init.images == "none":  # far from its end (docs/results.md)
             config.distill.learning_rate = 0.03
         return config
     config.matching.options.batch_real = 64  # smaller classes give all their images
+    return taught(config) if objective == TAUGHT else config
+
+
+def taught(config: ConfigDict) -> ConfigDict:
+    """Changes `config` to codes with a teacher's labels, also of mixtures, and returns it."""
+    stored_as(config, "quantized")
+    config.parameterization.options = ConfigDict({"bits_per_gaussian": BITS_PER_GAUSSIAN})
+    _label_mixtures(config)
     return config
 
 
 def only_compressed(config: ConfigDict) -> ConfigDict:
     """Changes `config` to compressed real images with a teacher's labels, also of mixtures."""
     stored_as(config, "dct")
-    config.labels.update(source="teacher", **MIXED)
+    _label_mixtures(config)
     config.distill.num_steps = 0
-    config.evaluate.update(rates="0.03,0.1", baselines="random_real_uint8")
+    config.evaluate.baselines = "random_real_uint8"
     return config
+
+
+def _label_mixtures(config):
+    config.labels.update(source="teacher", **MIXED)
+    config.evaluate.rates = "0.03,0.1"
 
 
 def with_labeler(config: ConfigDict) -> ConfigDict:
