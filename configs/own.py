@@ -11,7 +11,7 @@ them.
 | variant | objective |
 | --- | --- |
 | objective=dm | distribution matching |
-| objective=taught | the same of Gaussians as codes, with a teacher's labels of them and of mixtures |
+| objective=taught | the same of Gaussians as codes, with a teacher's labels, also of mixtures |
 | objective=tm | trajectory matching, after `launch.train_experts` with the same --config |
 | objective=datm | the same with learned labels, early epochs first |
 | objective=bptt | back-propagation through training |
