@@ -638,6 +638,9 @@ def test_continual_draws_the_cells_that_were_run(tmp_path):
             draw("continual", from_table=str(path))
 
 
+A_CELL = {"row": "a", "column": "9 bytes", "mean": 1.0, "deviation": 0.5}
+
+
 def test_budgets_draws_accuracy_by_bytes(tmp_path):
     cells = [
         {"row": "codes", "column": f"{size} bytes", "mean": mean, "deviation": 0.5}
@@ -658,6 +661,28 @@ def test_budgets_draws_accuracy_by_bytes(tmp_path):
         path.write_text(json.dumps({"cells": [cells[0] | {"column": column}]}))
         with pytest.raises(gsdd_jax.UsageError, match="expected the budgets table's JSON"):
             draw("budgets", from_table=str(path))
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (3, "with a list of cells"),
+        ([3], "cell 0: expected an object, got 3"),
+        ([{"row": "a", "column": "9 bytes"}], "cell 0: no field 'mean'"),
+        ([{"row": [], "column": "9 bytes"}], r"cell 0: row: expected a text, got \[\]"),
+        ([{"row": "a", "column": 12}], "cell 0: column: expected a text, got 12"),
+        ([A_CELL, A_CELL], "cell 1: the second one of a, 9 bytes"),
+        ([A_CELL | {"column": "DM"}], "cell 0: expected a number of bytes, got DM"),
+        ([A_CELL | {"mean": True}], "cell 0: expected percent from 0 to 100, got True"),
+        ([A_CELL | {"deviation": "1"}], "cell 0: expected percent from 0 to 100, got '1'"),
+        ([A_CELL | {"deviation": -1}], "cell 0: expected percent from 0 to 100, got -1"),
+    ],
+)
+def test_a_damaged_table_is_refused_by_cell(tmp_path, cells, reason):
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"cells": cells}))
+    with pytest.raises(gsdd_jax.UsageError, match=reason):
+        draw("budgets", from_table=str(path))
 
 
 def test_federated_draws_what_was_sent(tmp_path):

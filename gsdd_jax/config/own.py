@@ -22,8 +22,8 @@ def own(objective: str = "dm") -> ConfigDict:
     """Returns the config for a data set of your own, by an objective: "dm", "tm" or another.
 
     With one of `NOT_DISTILLED` real images are compressed, and labeled by a teacher or stored with
-    a labeler. `TAUGHT` is "dm" of Gaussians as codes with a teacher's labels. The budget is the
-    bytes of one float32 image per class. `suited` replaces fields that are 0. Raises UsageError for
+    a labeler. `TAUGHT` is "dm" of codes with a teacher's labels. The budget is the bytes of one
+    float32 image per class. `suited` replaces fields that are 0. Raises UsageError for
     an unknown objective.
     """
     known = *COMPONENTS["matching"].known(), *NOT_DISTILLED, TAUGHT
@@ -62,7 +62,10 @@ def own(objective: str = "dm") -> ConfigDict:
 
 
 def taught(config: ConfigDict) -> ConfigDict:
-    """Changes `config` to codes with a teacher's labels, also of mixtures, and returns it."""
+    """Changes `config` to codes with a teacher's labels, also of mixtures, and returns it.
+
+    Networks train at the best of three rates.
+    """
     stored_as(config, "quantized")
     config.parameterization.options = ConfigDict({"bits_per_gaussian": BITS_PER_GAUSSIAN})
     _label_mixtures(config)
@@ -70,7 +73,10 @@ def taught(config: ConfigDict) -> ConfigDict:
 
 
 def only_compressed(config: ConfigDict) -> ConfigDict:
-    """Changes `config` to compressed real images with a teacher's labels, also of mixtures."""
+    """Changes `config` to compressed real images with a teacher's labels, also of mixtures.
+
+    Networks train at the best of three rates.
+    """
     stored_as(config, "dct")
     _label_mixtures(config)
     config.distill.num_steps = 0

@@ -35,7 +35,8 @@ def main(path: str | os.PathLike, published: Mapping[int, float], out: pathlib.P
 
 def _described(cell: dict[str, Any]) -> dict[str, Any]:
     there, _, unit = cell["column"].partition(" ")
-    size = int(there.replace(",", ""))
+    digits = there.replace(",", "")
+    size = int(digits) if digits.isdecimal() and len(digits) <= len(str(_MOST)) else 0
     if unit != "bytes" or not 0 < size <= _MOST:
         raise ValueError(f"expected a number of bytes, got {cell['column']}")
     return {"stored": cell["row"], "bytes": size}

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -192,29 +193,45 @@ def cells(
 
     Raises UsageError, naming the `table`, for another file, or if there are none.
     """
-    content = read_object(path, "a table")
-    try:
-        rows = [
-            {
-                **described(
-                    cell | {name: printable(cell[name])[:LONGEST] for name in ("row", "column")}
-                ),
-                "accuracy": _percent(cell["mean"]),
-                "std": _percent(cell["deviation"]),
-            }
-            for cell in content["cells"]
-            if cell["mean"] is not None
-        ]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: expected the {table} table's JSON ({error!r})") from None
+    expected = f"{path}: expected the {table} table's JSON"
+    given = read_object(path, "a table").get("cells")
+    if not isinstance(given, list):
+        raise UsageError(f"{expected}, with a list of cells")
+    rows, seen = [], []
+    for number, cell in enumerate(given):
+        try:
+            names = _names(cell)
+            if cell["mean"] is None:
+                continue
+            of = described(cell | names)
+            if of in seen:
+                raise ValueError(f"the second one of {names['row']}, {names['column']}")
+            seen.append(of)
+            numbers = {"accuracy": cell["mean"], "std": cell["deviation"]}
+            rows.append(of | {name: _percent(value) for name, value in numbers.items()})
+        except KeyError as error:
+            raise UsageError(f"{expected}; cell {number}: no field {error}") from None
+        except (IndexError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"{expected}; cell {number}: {error}") from None
     if not rows:
         raise UsageError(f"{path}: no cell of this table was run")
     return rows
 
 
+def _names(cell: Any) -> dict[str, str]:
+    """Returns the printable names of a cell's row and column; raises ValueError for others."""
+    if not isinstance(cell, dict):
+        raise ValueError(f"expected an object, got {reprlib.repr(cell)}")
+    for name in ("row", "column"):
+        if not isinstance(cell[name], str):
+            raise ValueError(f"{name}: expected a text, got {reprlib.repr(cell[name])}")
+    return {name: printable(cell[name])[:LONGEST] for name in ("row", "column")}
+
+
 def _percent(value: Any) -> float:
     """Returns a number of 0 to 100 as a float, None as 0; raises ValueError for others."""
-    found = 0.0 if value is None else float(value)
-    if not 0 <= found <= 100:
-        raise ValueError(f"expected 0 to 100, got {found}")
-    return found
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise ValueError(f"expected percent from 0 to 100, got {reprlib.repr(value)}")
+    return float(value)

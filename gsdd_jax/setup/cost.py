@@ -28,6 +28,7 @@ from gsdd_jax.parameterizations import Parameterization
 from gsdd_jax.setup.components import (
     build_objective,
     build_parameterization,
+    labels_of,
     load_data,
     of_labels,
 )
@@ -121,7 +122,11 @@ def of_fit(config: ConfigDict) -> Cost:
     if stored.by_image:
         step = _fit_step(stored, min(images, BATCH))
     else:
-        step = _fit_step(build_stored(config, data._replace(classes=1)), stored.images_per_class)
+        # All classes share a labeler.
+        of_images = data.shape, data.classes, stored.images_per_class
+        reserved = labels_of(config).bytes_per_class(*of_images)
+        one = build_stored(config, data._replace(classes=1), reserved)
+        step = _fit_step(one, stored.images_per_class)
     seconds = COMPILING + config.init.num_steps * images * step.seconds
     return Cost(seconds, int(data.numbers + images * step.bytes))
 
@@ -242,9 +247,9 @@ def sizes(config: ConfigDict) -> Sizes:
     return of._replace(side=side, frames=frames)
 
 
-def build_stored(config: ConfigDict, data: Sizes) -> Parameterization:
-    """Builds the storage of a config's images."""
-    return build_parameterization(config, data.shape, data.classes, frames=data.frames)
+def build_stored(config: ConfigDict, data: Sizes, reserved: int | None = None) -> Parameterization:
+    """Builds the storage of a config's images; `reserved` as for `build_parameterization`."""
+    return build_parameterization(config, data.shape, data.classes, reserved, data.frames)
 
 
 def network_of(config: ConfigDict, data: Sizes) -> networks.Network:

@@ -107,7 +107,10 @@ class Table:
         )
         if not found:
             there = list(dict.fromkeys(cell.column for cell in self.cells if cell.row in rows))
-            raise UsageError(f"column: expected one of these rows' {there}, got {list(columns)}")
+            raise UsageError(
+                f"column: expected one that the rows {', '.join(rows)} have ({'; '.join(there)}), "
+                f"got {'; '.join(columns)}"
+            )
         return found
 
 
