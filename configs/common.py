@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
-from gsdd_jax.config import default, matched_by, stored_as
+from gsdd_jax.config import default, in_codes, matched_by, stored_as
 
 __all__ = [
     "get_config",
@@ -33,8 +33,7 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
 
     Soft labels pay where classes are few: every image stores a value per class.
     """
-    config.parameterization.name = "quantized"
-    config.parameterization.options = ConfigDict({"bits_per_gaussian": 40.0})
+    in_codes(config)
     config.budget.images_per_class = gpc
     if soft_labels:
         config.labels.learned = True

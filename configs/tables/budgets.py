@@ -37,7 +37,9 @@ def _cells(size):
         config = small.get_config("dm") if size == "small" else load("cifar10_dm")
         config.budget.bytes, config.labels.width = there, width
         config.evaluate.rates = f"{RATES},{RATE_OF_LABELER}"
-        codes = _as_long(common.quantized(config, CODES * there // FLOAT32), size)
+        codes = common.quantized(config, CODES * there // FLOAT32)
+        if size == "small":
+            small.evaluate_as_long(codes, num_images(codes), STEPS)
         for row, arm in ARMS.items():
             if arm != "random_real" or there >= FLOAT32:
                 yield Cell(row, column, codes, arm=arm)
@@ -52,10 +54,6 @@ def _labeled(codes):
     config.update_from_flattened_dict(TO_LABEL)
     images, there = codes.budget.images_per_class, codes.budget.bytes
     beside = labels_of(config).suggested_images(images, there, SHAPE, CLASSES)
-    return _as_long(common.quantized(config, beside), "small")
-
-
-def _as_long(config, size):
-    if size == "small":
-        small.evaluate_as_long(config, num_images(config), STEPS)
+    config = common.quantized(config, beside)
+    small.evaluate_as_long(config, num_images(config), STEPS)
     return config

@@ -25,6 +25,13 @@ def stored_as(config: ConfigDict, name: str) -> ConfigDict:
     return config
 
 
+def in_codes(config: ConfigDict) -> ConfigDict:
+    """Changes `config` to Gaussians as codes of 40 bits, as colors take, and returns it."""
+    config.parameterization.name = "quantized"
+    config.parameterization.options = ConfigDict({"bits_per_gaussian": 40.0})
+    return config
+
+
 def matched_by(config: ConfigDict, name: str) -> ConfigDict:
     """Changes `config` to another objective at its defaults, and returns it."""
     config.matching.name, config.matching.options = name, component_options("matching", name)

@@ -5,14 +5,13 @@ import reprlib
 
 from ml_collections import ConfigDict
 
-from gsdd_jax.config.adapt import matched_by, stored_as
+from gsdd_jax.config.adapt import in_codes, matched_by, stored_as
 from gsdd_jax.config.fields import COMPONENTS, RECOGNIZED, default
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data.soft_labels import LABELER, MIXED, OF_LABELER, Labels
 
 # In place of an objective: what is not distilled, and "dm" of codes with a teacher's labels.
 NOT_DISTILLED, TAUGHT = ("none", LABELER), "taught"
-BITS_PER_GAUSSIAN = 40.0  # of codes at their default bits (docs/results.md)
 FEW_EXPERTS = {"num_experts": 3, "epochs": 8, "batch_size": 64}
 # Baselines of short experiments. The last two are the strongest, and take the most time.
 BASELINES = "fitted,random_real_uint8,random_real_dct,random_real_dct_soft"
@@ -23,18 +22,20 @@ def own(objective: str = "dm") -> ConfigDict:
 
     With one of `NOT_DISTILLED` real images are compressed, and labeled by a teacher or stored with
     a labeler. `TAUGHT` is "dm" of codes with a teacher's labels. The budget is the bytes of one
-    float32 image per class. `suited` replaces fields that are 0. Raises UsageError for
-    an unknown objective.
+    float32 image per class. `suited` replaces fields that are 0. Raises UsageError for an unknown
+    objective.
     """
     known = *COMPONENTS["matching"].known(), *NOT_DISTILLED, TAUGHT
     if objective not in known:
         raise UsageError(
             f"objective: expected one of {', '.join(known)}, got {reprlib.repr(objective)}"
         )
+    if objective == TAUGHT:
+        return taught(own())
     config = default()
     config.data.name = ""  # yours
     config.budget.ipc, config.budget.images_per_class = 1, 0
-    config.network.options.width = 32 if objective in ("dm", TAUGHT, *NOT_DISTILLED) else 16
+    config.network.options.width = 32 if objective in ("dm", *NOT_DISTILLED) else 16
     config.init.num_steps, config.init.learning_rate = 500, 0.0
     config.distill.steps_per_call = 10
     config.distill.checkpoint_every = 50
@@ -52,13 +53,13 @@ def own(objective: str = "dm") -> ConfigDict:
         return shortened_bptt(config)
     if objective == "ncfm":
         return shortened_ncfm(config)
-    if objective not in ("dm", TAUGHT):
+    if objective != "dm":
         matched_by(config, objective)
         if config.init.images == "none":  # far from its end (docs/results.md)
             config.distill.learning_rate = 0.03
         return config
     config.matching.options.batch_real = 64  # smaller classes give all their images
-    return taught(config) if objective == TAUGHT else config
+    return config
 
 
 def taught(config: ConfigDict) -> ConfigDict:
@@ -66,8 +67,7 @@ def taught(config: ConfigDict) -> ConfigDict:
 
     Networks train at the best of three rates.
     """
-    stored_as(config, "quantized")
-    config.parameterization.options = ConfigDict({"bits_per_gaussian": BITS_PER_GAUSSIAN})
+    in_codes(config)
     _label_mixtures(config)
     return config
 

@@ -197,16 +197,16 @@ def cells(
     given = read_object(path, "a table").get("cells")
     if not isinstance(given, list):
         raise UsageError(f"{expected}, with a list of cells")
-    rows, seen = [], []
+    rows, seen = [], set()
     for number, cell in enumerate(given):
         try:
             names = _names(cell)
             if cell["mean"] is None:
                 continue
             of = described(cell | names)
-            if of in seen:
+            if (place := tuple(of.items())) in seen:
                 raise ValueError(f"the second one of {names['row']}, {names['column']}")
-            seen.append(of)
+            seen.add(place)
             numbers = {"accuracy": cell["mean"], "std": cell["deviation"]}
             rows.append(of | {name: _percent(value) for name, value in numbers.items()})
         except KeyError as error:
