@@ -33,7 +33,7 @@ def quantized(config: ConfigDict, gpc: int, soft_labels: bool = False) -> Config
 
     Soft labels pay where classes are few: every image stores a value per class.
     """
-    in_codes(config)
+    in_codes(config, bits_per_gaussian=40.0)
     config.budget.images_per_class = gpc
     if soft_labels:
         config.labels.learned = True

@@ -30,6 +30,7 @@ def get_config():
     config.distill.num_steps, config.distill.learning_rate = 100, 3e-3
     config.teacher.epochs = 30
     config.evaluate.num_networks, config.evaluate.learning_rate = 2, 0.03
+    config.evaluate.rates = ""
     config.evaluate.epochs = 99  # 200 steps
     config.evaluate.baselines = "fitted,random_real_uint8"
     return config

@@ -3,15 +3,15 @@
     python -m launch.prepare --images=FOLDER --name=NAME
     python -m launch.distill --config=configs/own.py --config.data.name=NAME --workdir=runs/mine
 
-The budget is the bytes of one float32 image per class. Takes minutes on two cores at 32 x 32: the
-ConvNet is narrow, the schedules are short. Fields that are 0 here follow from the size of the
-pictures, the number of classes and the largest class (`gsdd_jax.config.suited`). Flags override
-them.
+Stores Gaussians as codes, in the bytes of one float32 image per class. Takes minutes on two cores
+at 32 x 32: the ConvNet is narrow, the schedules are short. Fields that are 0 here follow from the
+size of the pictures, the number of classes and the largest class (`gsdd_jax.config.suited`). Flags
+override them.
 
 | variant | objective |
 | --- | --- |
 | objective=dm | distribution matching |
-| objective=taught | the same of Gaussians as codes, with a teacher's labels, also of mixtures |
+| objective=taught | the same with a teacher's labels, also of mixtures |
 | objective=tm | trajectory matching, after `launch.train_experts` with the same --config |
 | objective=datm | the same with learned labels, early epochs first |
 | objective=bptt | back-propagation through training |

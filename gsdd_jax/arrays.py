@@ -96,8 +96,8 @@ def distill(
       images, labels, test, class_names, name: see `gsdd_jax.data.from_arrays`. With `test`, the
         accuracies of baselines of the same bytes are printed, too; with () nothing is evaluated.
       bytes_per_class: bytes of the set per class; None: the bytes of one float32 image.
-      objective: "dm" (the default), "bptt", "dc" or "frepo"; "taught", "dm" of Gaussians as codes
-        with a teacher's labels, which is better; "dp_dm", which is differentially private; "tm",
+      objective: "dm" (the default), "bptt", "dc" or "frepo"; "taught", "dm" with a teacher's
+        labels, also of mixtures; "dp_dm", which is differentially private; "tm",
         "datm" or "ncfm", which train experts first; "none", compressed real images with a teacher's
         labels; or "labeler", such images with a network that labels every view, often the strongest
         set.
@@ -205,8 +205,9 @@ def evaluate(
         raise UsageError("transform: only for a distilled set; set data={'transform': 'zca'}")
     check_acting(given, ON_IMAGES)
     dataset = data.only(from_arrays(*train, test), given.get("data.classes", ""))
-    largest = {"budget.images_per_class": max(dataset.train_counts)}  # epochs follow from it
-    config = config_of(own(), largest | given, dataset)
+    # Epochs follow from the largest class; what they train on would choose the rate.
+    size = {"budget.images_per_class": max(dataset.train_counts), "evaluate.rates": ""}
+    config = config_of(own(), size | given, dataset)
     parts = evaluation.real_parts(config, dataset)
     with mesh.use_devices(config.mesh.devices):
         return Accuracy(evaluation.on_training_images(config, parts, "evaluate", display))
@@ -262,7 +263,8 @@ def _of_sets(sets, test, given, display) -> Accuracy:
         data.Split(tested.train.images, there[tested.train.labels]), len(classes), classes,
         mean, std, fingerprint="", frames=frames,
     )  # fmt: skip
-    size = {"budget.images_per_class": -(-len(labels) // len(classes))}  # epochs follow from it
+    most = -(-len(labels) // len(classes))  # epochs follow from it
+    size = {"budget.images_per_class": most, "evaluate.rates": ""}
     config = config_of(own(), size | given, dataset)
     parts = evaluation.parts_of(config, dataset)
     with mesh.use_devices(config.mesh.devices):

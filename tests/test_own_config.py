@@ -24,13 +24,13 @@ from tests.own_pictures import make, noise, only, save
 @pytest.mark.parametrize(
     ("shape", "num_classes", "largest", "expected"),
     [
-        # 682 Gaussians per class: 31 of 22; two equal batches, 200 steps
-        ((32, 32, 3), 10, 400, (31, 0.1, 100, 30)),
+        # 2457 Gaussians of 40 bits per class: 111 of 22; five equal batches, 200 steps
+        ((32, 32, 3), 10, 400, (111, 0.1, 40, 30)),
         ((32, 32, 3), 2, 12, (12, 0.1, 200, 30)),  # no more than there are
-        ((64, 64, 3), 10, 400, (62, 0.01, 66, 9)),  # 2730: 62 of 44
-        ((128, 128, 3), 10, 400, (124, 0.01, 40, 5)),  # 10922: 124 of 88
-        ((28, 28, 1), 10, 400, (11, 0.1, 200, 30)),  # 224 of seven numbers: 11 of 20
-        ((32, 32, 3), 100, 400, (31, 0.1, 30, 5)),
+        ((64, 64, 3), 10, 400, (111, 0.01, 40, 9)),  # 9830: as many of 88
+        ((128, 128, 3), 10, 400, (111, 0.01, 40, 5)),  # 39321: of 354
+        ((28, 28, 1), 10, 400, (41, 0.1, 100, 30)),  # 792 of 5/6 of 38 bits: 41 of 19
+        ((32, 32, 3), 100, 400, (111, 0.1, 30, 5)),
         ((8, 8, 3), 2, 1, (1, 0.1, 200, 30)),
     ],
 )
@@ -80,8 +80,7 @@ def test_images_and_baselines_follow_from_the_bytes():
     expected = {"gaussian": 15, "quantized": 54, "idc": 1, "ddif": 18}
     for name, images in expected.items():
         config.parameterization.name = name
-        own_options = {"bits_per_gaussian": 40.0} if name == "quantized" else {}
-        config.parameterization.options = ConfigDict(own_options)
+        config.parameterization.options = ConfigDict()
         parts = experiment.build_fit_parts(adapt.suited(config, (32, 32, 3), 10, 500))
         assert parts.parameterization.images_per_class == images, name
     # 12,288 bytes are one image in float32, 3,072 one in bytes.
@@ -173,7 +172,7 @@ def test_two_classes_one_of_a_single_gray_picture_distill(
     assert provenance.resolve(set_.provenance, {}).budget.split == split
     assert 0 <= result["random_real_uint8_accuracy"] <= 100
     out = capsys.readouterr().out
-    assert f" {ranged(expected, 'image')} per class of 24 Gaussians" in out
+    assert f" {ranged(expected, 'image')} per class of 81.5 Gaussians in codes" in out
     few = "'one' (1)" if split == "even" else "'many' (9), 'one' (1)"
     there = ranged(sorted(set(expected)), "training image")
     assert f"warning: fewer than {there} of {few}: several images" in out

@@ -477,7 +477,7 @@ def test_sets_of_parts_of_the_classes_are_merged_and_evaluated(tmp_path):
     parts = [
         gsdd_jax.distill(
             *train, 800, class_names=mini.class_names, verbose=False,
-            **FIELDS | FAST | {"data": {"classes": classes}},
+            **FIELDS | FAST | {"data": {"classes": classes}}, parameterization={"name": "gaussian"},
         )
         for classes in ("0,1,2", "truck, cat")
     ]  # fmt: skip

@@ -25,10 +25,10 @@ def stored_as(config: ConfigDict, name: str) -> ConfigDict:
     return config
 
 
-def in_codes(config: ConfigDict) -> ConfigDict:
-    """Changes `config` to Gaussians as codes of 40 bits, as colors take, and returns it."""
+def in_codes(config: ConfigDict, **options: Any) -> ConfigDict:
+    """Changes `config` to Gaussians as codes, with `options` of these, and returns it."""
     config.parameterization.name = "quantized"
-    config.parameterization.options = ConfigDict({"bits_per_gaussian": 40.0})
+    config.parameterization.options = ConfigDict(options)
     return config
 
 

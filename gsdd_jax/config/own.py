@@ -10,7 +10,7 @@ from gsdd_jax.config.fields import COMPONENTS, RECOGNIZED, default
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data.soft_labels import LABELER, MIXED, OF_LABELER, Labels
 
-# In place of an objective: what is not distilled, and "dm" of codes with a teacher's labels.
+# In place of an objective: what is not distilled, and "dm" with a teacher's labels.
 NOT_DISTILLED, TAUGHT = ("none", LABELER), "taught"
 FEW_EXPERTS = {"num_experts": 3, "epochs": 8, "batch_size": 64}
 # Baselines of short experiments. The last two are the strongest, and take the most time.
@@ -21,9 +21,9 @@ def own(objective: str = "dm") -> ConfigDict:
     """Returns the config for a data set of your own, by an objective: "dm", "tm" or another.
 
     With one of `NOT_DISTILLED` real images are compressed, and labeled by a teacher or stored with
-    a labeler. `TAUGHT` is "dm" of codes with a teacher's labels. The budget is the bytes of one
-    float32 image per class. `suited` replaces fields that are 0. Raises UsageError for an unknown
-    objective.
+    a labeler; with others Gaussians are stored as codes. `TAUGHT` is "dm" with a teacher's labels.
+    The budget is the bytes of one float32 image per class. `suited` replaces fields that are 0.
+    Raises UsageError for an unknown objective.
     """
     known = *COMPONENTS["matching"].known(), *NOT_DISTILLED, TAUGHT
     if objective not in known:
@@ -31,8 +31,8 @@ def own(objective: str = "dm") -> ConfigDict:
             f"objective: expected one of {', '.join(known)}, got {reprlib.repr(objective)}"
         )
     if objective == TAUGHT:
-        return taught(own())
-    config = default()
+        return _label_mixtures(own())
+    config = in_codes(default())
     config.data.name = ""  # yours
     config.budget.ipc, config.budget.images_per_class = 1, 0
     config.network.options.width = 32 if objective in ("dm", *NOT_DISTILLED) else 16
@@ -41,6 +41,7 @@ def own(objective: str = "dm") -> ConfigDict:
     config.distill.checkpoint_every = 50
     config.evaluate.num_networks = 3
     config.evaluate.epochs, config.evaluate.batch_size = 0, 0
+    config.evaluate.rates = "0.03,0.1"
     config.evaluate.baselines, config.teacher.epochs = BASELINES, 0
     if objective in NOT_DISTILLED:
         only_compressed(config)
@@ -62,21 +63,8 @@ def own(objective: str = "dm") -> ConfigDict:
     return config
 
 
-def taught(config: ConfigDict) -> ConfigDict:
-    """Changes `config` to codes with a teacher's labels, also of mixtures, and returns it.
-
-    Networks train at the best of three rates.
-    """
-    in_codes(config)
-    _label_mixtures(config)
-    return config
-
-
 def only_compressed(config: ConfigDict) -> ConfigDict:
-    """Changes `config` to compressed real images with a teacher's labels, also of mixtures.
-
-    Networks train at the best of three rates.
-    """
+    """Changes `config` to compressed real images with a teacher's labels, also of mixtures."""
     stored_as(config, "dct")
     _label_mixtures(config)
     config.distill.num_steps = 0
@@ -86,7 +74,7 @@ def only_compressed(config: ConfigDict) -> ConfigDict:
 
 def _label_mixtures(config):
     config.labels.update(source="teacher", **MIXED)
-    config.evaluate.rates = "0.03,0.1"
+    return config
 
 
 def with_labeler(config: ConfigDict) -> ConfigDict:

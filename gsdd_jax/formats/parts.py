@@ -265,5 +265,6 @@ def _check_shared(name, found, expected) -> None:
         if not np.array_equal(found.shared[key], values):
             raise UsageError(
                 f"{name}: its images share {key!r}, which differs from the first set's, so that "
-                "they cannot be stored together without loss"
+                "they cannot be stored together without loss; gsdd_jax.evaluate takes a list of "
+                "sets"
             )

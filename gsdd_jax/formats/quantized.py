@@ -39,6 +39,7 @@ class Quantized(CodedTogether, Gaussians):
 
     name: ClassVar[str] = "quantized"
     of_all_classes: ClassVar[frozenset[str]] = CodedTogether.of_all_classes | {"num_gaussians"}
+    coded: ClassVar[float] = 5 / 6  # bits that the range coder leaves of a fit's
     num_gaussians: int = field(..., "Gaussians of all images together")
     bytes_per_class: int = field(0, "budget; follows from the config")
     num_classes: int = field(1, "classes; follows from the data set")
@@ -53,7 +54,7 @@ class Quantized(CodedTogether, Gaussians):
         "range", "coding: range (entropy coding) or none (codes of fixed length)", choices=CODINGS
     )
     bits_per_gaussian: float = field(
-        0.0, "bits per Gaussian in the budget; 0: bits of fixed-length codes"
+        0.0, "bits per Gaussian in the budget; 0: by the bits of fixed-length codes"
     )
     rate_weight: float = field(0.01, "weight of bits above bits_per_gaussian in the objective")
 
@@ -89,7 +90,8 @@ class Quantized(CodedTogether, Gaussians):
     @property
     def stored_bits(self) -> float:
         """Bits of the budget per Gaussian."""
-        return self.bits_per_gaussian or float(sum(self.widths))
+        expected = self.coded if self.coding == "range" else 1.0
+        return self.bits_per_gaussian or expected * sum(self.widths)
 
     @property
     def counts(self) -> Int[np.ndarray, "m"]:

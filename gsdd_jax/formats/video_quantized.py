@@ -16,6 +16,7 @@ class VideoQuantized(Moving, Quantized):
     """`quantized` for clips: also times, velocities and logarithms of extents on grids."""
 
     name: ClassVar[str] = "video_quantized"
+    coded: ClassVar[float] = 0.72
     bits_times: int = field(5, "bits per point in time, before coding", 2, 8)
     bits_velocities: int = field(5, "bits per coordinate of a velocity, before coding", 2, 8)
     bits_extents: int = field(4, "bits per extent in time, before coding", 2, 8)
