@@ -136,7 +136,9 @@ OTHERS = {  # what the second set is refused for
     "dtype: expected 'float32', as in set 1, got 'bfloat16'": lambda: gsdd_jax.subset(
         made(options={"dtype": "bfloat16"}, names="def"), images_per_class=3
     ),
-    "learning_rate: expected 0.02": lambda: made(names="def", learning_rate=0.1),
+    "learning_rate: expected 0.02, as in set 1, got 0.1; learning_rate=... sets one": lambda: made(
+        names="def", learning_rate=0.1
+    ),
     "class names: expected other classes than in the sets before, got 'a'": lambda: made(
         names="dea"
     ),
@@ -477,11 +479,11 @@ def test_sets_of_parts_of_the_classes_are_merged_and_evaluated(tmp_path):
     parts = [
         gsdd_jax.distill(
             *train, 800, class_names=mini.class_names, verbose=False,
-            **FIELDS | FAST | {"data": {"classes": classes}}, parameterization={"name": "gaussian"},
+            **FIELDS | FAST | {"data": {"classes": classes}},
         )
         for classes in ("0,1,2", "truck, cat")
     ]  # fmt: skip
-    merged = gsdd_jax.merge(parts)
+    merged = gsdd_jax.merge(parts, learning_rate=0.03)  # each has chosen its own
     assert merged.class_names == ("airplane", "automobile", "bird", "truck", "cat")
     gsdd_jax.save(tmp_path / "merged", merged)
     with pytest.raises(UsageError, match=r"evaluate a merged set by gsdd_jax.evaluate"):

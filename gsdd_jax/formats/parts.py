@@ -16,6 +16,7 @@ from gsdd_jax.formats.shapes import Int
 
 SPLIT = "budget.split"  # in a provenance's config: how unequal classes share the images
 PARTS = "parts"  # in a provenance: those of the sets that a set was made of
+RATE = "learning_rate"
 PRIVACY = "privacy"  # in the provenance of a differentially private set: what it cost
 # Fields of a config by which a set is evaluated.
 EVALUATED = (
@@ -58,9 +59,10 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
                 raise UsageError("class names: expected them in every set or in none")
             for what, found, expected in _compared(of, first):
                 if found != expected:
+                    choice = "; learning_rate=... sets one" if what == RATE else ""
                     raise UsageError(
                         f"{what}: expected {reprlib.repr(expected)}, as in "
-                        f"{first.source or 'set 1'}, got {reprlib.repr(found)}"
+                        f"{first.source or 'set 1'}, got {reprlib.repr(found)}{choice}"
                     )
             if repeated := sorted(set(names) & set(of.class_names or ())):
                 raise UsageError(
@@ -229,7 +231,7 @@ def _compared(of, first):
     ours, theirs = (_settings(one) for one in (of, first))
     for name in sorted(ours.keys() | theirs.keys(), key=lambda n: (n != "format", n)):
         yield name, ours.get(name), theirs.get(name)
-    yield "learning_rate", of.learning_rate, first.learning_rate
+    yield RATE, of.learning_rate, first.learning_rate
     ours, theirs = (one.transform_description() for one in (of, first))
     if ours["name"] == "normalize" == theirs["name"]:  # another data set may have equal constants
         ours, theirs = ({n: one.get(n) for n in ("name", "mean", "std")} for one in (ours, theirs))
