@@ -171,7 +171,8 @@ def evaluate(
         `gsdd_jax.data.from_arrays`.
       test_images, test_labels: likewise. A distilled set's labels are indices, or its
         `class_names`; those of several sets are labels as `distill` takes them.
-      learning_rate: learning rate of the networks; None: that of the set, or of the config.
+      learning_rate: learning rate of the networks; None: that of the set, the smallest of several
+        sets, or that of the config.
       transform: source of a distilled set's transform; see `DistilledSet.find_transform`.
       verbose: whether to show the progress on standard output.
       config: fields of the config by dotted name, such as `{"network.options.width": 32}`. On a set
@@ -264,7 +265,8 @@ def _of_sets(sets, test, given, display) -> Accuracy:
         mean, std, fingerprint="", frames=frames,
     )  # fmt: skip
     most = -(-len(labels) // len(classes))  # epochs follow from it
-    size = {"budget.images_per_class": most, "evaluate.rates": ""}
+    rate = min(float(of.learning_rate) for of in sets)
+    size = {"budget.images_per_class": most, "evaluate.rates": "", "evaluate.learning_rate": rate}
     config = config_of(own(), size | given, dataset)
     parts = evaluation.parts_of(config, dataset)
     with mesh.use_devices(config.mesh.devices):

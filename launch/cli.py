@@ -261,7 +261,7 @@ def _suited(config: ConfigDict) -> tuple[ConfigDict, str]:
 
     dataset = load_data(config)
     least, most = min(dataset.train_counts), max(dataset.train_counts)
-    of_data = dataset.image_shape, dataset.num_classes, most
+    of_data = dataset.image_shape, dataset.num_classes, most, dataset.frames
     suited = adapt.suited(config, *of_data, given=_given())
     images = counted(most, "training image")
     return suited, (

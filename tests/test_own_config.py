@@ -1,5 +1,6 @@
 """Tests settings that follow from a data set, and classes of few pictures."""
 
+import math
 import re
 
 import jax
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 
 import gsdd_jax
 from configs import common, own
-from gsdd_jax import data
+from gsdd_jax import data, parameterizations
 from gsdd_jax.config import adapt, validate
 from gsdd_jax.core import trees
 from gsdd_jax.core.errors import UsageError, ranged
@@ -24,12 +25,12 @@ from tests.own_pictures import make, noise, only, save
 @pytest.mark.parametrize(
     ("shape", "num_classes", "largest", "expected"),
     [
-        # 2457 Gaussians of 40 bits per class: 111 of 22; five equal batches, 200 steps
+        # 2446 Gaussians of 40 bits per class beside tables: 111 of 22; 200 steps
         ((32, 32, 3), 10, 400, (111, 0.1, 40, 30)),
         ((32, 32, 3), 2, 12, (12, 0.1, 200, 30)),  # no more than there are
         ((64, 64, 3), 10, 400, (111, 0.01, 40, 9)),  # 9830: as many of 88
         ((128, 128, 3), 10, 400, (111, 0.01, 40, 5)),  # 39321: of 354
-        ((28, 28, 1), 10, 400, (41, 0.1, 100, 30)),  # 792 of 5/6 of 38 bits: 41 of 19
+        ((28, 28, 1), 10, 400, (40, 0.1, 100, 30)),  # 780 of 5/6 of 38 bits: 40 of 19
         ((32, 32, 3), 100, 400, (111, 0.1, 30, 5)),
         ((8, 8, 3), 2, 1, (1, 0.1, 200, 30)),
     ],
@@ -44,6 +45,26 @@ def test_settings_that_suit_a_data_set(shape, num_classes, largest, expected):
     )
     assert found == expected
     assert not adapt.is_open(config)
+
+
+def test_clips_are_stored_in_codes_of_clips():
+    clips = (16, 16, 3 * 8), 2, 180, 8
+    assert adapt.suited(own.get_config(), *clips).parameterization.name == "video_quantized"
+    given = {"parameterization.name": "quantized"}
+    assert adapt.suited(own.get_config(), *clips, given).parameterization.name == "quantized"
+
+
+@pytest.mark.parametrize("side", [8, 10, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_suggested_codes_leave_room_for_their_tables(side, channels):
+    shape = (side, side, channels)
+    config = adapt.suited(own.get_config(), shape, 2, 200)
+    kind = parameterizations.build(
+        "quantized", shape, images_per_class=config.budget.images_per_class, num_classes=2,
+        bytes_per_class=4 * math.prod(shape),
+    )  # fmt: skip
+    each = kind.num_gaussians / kind.num_images
+    assert each >= 0.9 * 22 * side / 32  # as many as larger images have, but for rounding
 
 
 @pytest.mark.parametrize(

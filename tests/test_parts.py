@@ -136,7 +136,7 @@ OTHERS = {  # what the second set is refused for
     "dtype: expected 'float32', as in set 1, got 'bfloat16'": lambda: gsdd_jax.subset(
         made(options={"dtype": "bfloat16"}, names="def"), images_per_class=3
     ),
-    "learning_rate: expected 0.02, as in set 1, got 0.1; learning_rate=... sets one": lambda: made(
+    "learning_rate: expected 0.02, as in set 1, got 0.1; give one for all": lambda: made(
         names="def", learning_rate=0.1
     ),
     "class names: expected other classes than in the sets before, got 'a'": lambda: made(

@@ -323,6 +323,12 @@ def test_options_out_of_range(option, value, expected):
         build(**{option: value})
 
 
+def test_codes_of_fixed_length_do_not_become_shorter():
+    assert build(coding="none", bits_per_gaussian=54.0).num_gaussians
+    with pytest.raises(gsdd_jax.UsageError, match="bits_per_gaussian: expected 0 or at least 48, "):
+        build(coding="none", bits_per_gaussian=47.0)
+
+
 def test_grids_of_every_shape_are_counted():
     for channels, opacity in itertools.product((1, 3, 4), (False, True)):
         kind = build((8, 8, channels), opacity=opacity, coding="none")

@@ -20,6 +20,7 @@ from tests.tiny import TINY
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 FIELDS = {
+    "parameterization": {"name": "gaussian"},
     "network": {"options": {"width": 4, "depth": 1}},
     "init": {"num_steps": 5},
     "matching": {"strategy": "flip", "options": {"batch_real": 4}},

@@ -100,6 +100,7 @@ def suited(
 
     `given` are the fields that the user sets, by dotted name.
 
+    - `parameterization.name`: codes of clips in place of codes of images, unless the user sets it.
     - `budget.images_per_class`: as the parameterization suggests, but at most the training images
       of the `largest` class, so that its images start from different real ones.
     - `matching.options.batch_syn`: at most the images that the objective can draw from, unless
@@ -109,12 +110,16 @@ def suited(
     - `teacher.epochs`: 30, or as many as take the time of `TAUGHT` images of 32 x 32, at least 5.
     """
     config, some = config.copy_and_resolve_references(), is_open(config)
+    of_images = config.parameterization.name == "quantized"
+    if frames > 1 and of_images and "parameterization.name" not in (given or {}):
+        config.parameterization.name = "video_quantized"
     automatic = config.budget.images_per_class == 0
     if automatic:
         there, options = bytes_per_class(config, image_shape), dict(config.parameterization.options)
         kind = COMPONENTS["parameterization"].find(config.parameterization.name)
         kind = check_options(kind, options, "config.parameterization.options")
         options |= {"frames": frames} if frames > 1 else {}
+        there = max(1, there - -(-kind.shared_bytes(image_shape, options) // num_classes))
         suggested = kind.suggested_images(image_shape, there, options)
         suggested = Labels(**config.labels).suggested_images(
             suggested, there, image_shape, num_classes

@@ -16,7 +16,6 @@ from gsdd_jax.formats.shapes import Int
 
 SPLIT = "budget.split"  # in a provenance's config: how unequal classes share the images
 PARTS = "parts"  # in a provenance: those of the sets that a set was made of
-RATE = "learning_rate"
 PRIVACY = "privacy"  # in the provenance of a differentially private set: what it cost
 # Fields of a config by which a set is evaluated.
 EVALUATED = (
@@ -59,10 +58,9 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
                 raise UsageError("class names: expected them in every set or in none")
             for what, found, expected in _compared(of, first):
                 if found != expected:
-                    choice = "; learning_rate=... sets one" if what == RATE else ""
                     raise UsageError(
                         f"{what}: expected {reprlib.repr(expected)}, as in "
-                        f"{first.source or 'set 1'}, got {reprlib.repr(found)}{choice}"
+                        f"{first.source or 'set 1'}, got {reprlib.repr(found)}"
                     )
             if repeated := sorted(set(names) & set(of.class_names or ())):
                 raise UsageError(
@@ -74,6 +72,11 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
     for i, (of, found) in enumerate(zip(sets, contents, strict=True)):
         with located(of.source or f"set {i + 1}"):
             _check_shared(first.format.name, found, contents[0])
+            if of.learning_rate != first.learning_rate:
+                raise UsageError(
+                    f"learning_rate: expected {first.learning_rate:.3g}, as in "
+                    f"{first.source or 'set 1'}, got {of.learning_rate:.3g}; give one for all"
+                )
     joined = Contents(
         *(
             {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
@@ -231,7 +234,6 @@ def _compared(of, first):
     ours, theirs = (_settings(one) for one in (of, first))
     for name in sorted(ours.keys() | theirs.keys(), key=lambda n: (n != "format", n)):
         yield name, ours.get(name), theirs.get(name)
-    yield RATE, of.learning_rate, first.learning_rate
     ours, theirs = (one.transform_description() for one in (of, first))
     if ours["name"] == "normalize" == theirs["name"]:  # another data set may have equal constants
         ours, theirs = ({n: one.get(n) for n in ("name", "mean", "std")} for one in (ours, theirs))
@@ -267,6 +269,6 @@ def _check_shared(name, found, expected) -> None:
         if not np.array_equal(found.shared[key], values):
             raise UsageError(
                 f"{name}: its images share {key!r}, which differs from the first set's, so that "
-                "they cannot be stored together without loss; gsdd_jax.evaluate takes a list of "
-                "sets"
+                "they cannot be stored together without loss, as Gaussians in bfloat16 can; "
+                "gsdd_jax.evaluate takes a list of sets"
             )

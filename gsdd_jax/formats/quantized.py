@@ -24,7 +24,8 @@ from gsdd_jax.formats.gaussian import Gaussians
 from gsdd_jax.formats.shapes import Float, Int
 
 CODINGS = ("range", "none")
-LEAST_BITS = 8  # per Gaussian; files with fewer are refused
+LEAST_BITS = 8  # per Gaussian in a budget
+FEWEST_BITS = 4  # in a file: a few bytes must not decode to any number of Gaussians
 COPIES = 8  # memory of decoding codes, in copies of the numbers
 CODES, TABLES, ENDS = "codes", "tables", "ends"
 
@@ -135,8 +136,8 @@ class Quantized(CodedTogether, Gaussians):
             return
         if not all(table.any() for table in self._tables(arrays)):
             raise UsageError(f"{TABLES}: expected a frequency above 0 in every column")
-        least = total * LEAST_BITS // 8
-        if there < least:  # a few bytes must not decode to any number of Gaussians
+        least = total * FEWEST_BITS // 8
+        if there < least:
             raise UsageError(
                 f"{CODES}: expected at least {least} bytes for {total} Gaussians, got {there}"
             )

@@ -113,6 +113,11 @@ class Parameterization(Format):
         return 1
 
     @classmethod
+    def shared_bytes(cls, image_shape: Shape, options: Options) -> int:
+        """Returns the bytes that all images share, where `suggested_images` leaves them out."""
+        return 0
+
+    @classmethod
     def together(cls, options: Options) -> int:
         """Returns the images of a class that are stored together, in the same bytes as one."""
         return 1

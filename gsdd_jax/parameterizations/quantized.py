@@ -82,13 +82,16 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the number of all Gaussians that the bytes hold, too.
 
-        Raises UsageError also for `bits_per_gaussian` that no file may have.
+        Raises UsageError also for too few `bits_per_gaussian`.
         """
         bits = options.get("bits_per_gaussian", 0)
-        if 0 < bits < LEAST_BITS:
+        least = LEAST_BITS
+        if options.get("coding") == "none":  # codes of fixed length do not become shorter
+            least = cls._one(image_shape, options | {"bits_per_gaussian": 0.0}).stored_bits
+        if 0 < bits < least:
             raise UsageError(
                 "config.parameterization.options.bits_per_gaussian: expected 0 or at least "
-                f"{LEAST_BITS}, got {bits:g}"
+                f"{least:g}, got {bits:g}"
             )
         fields = super().within(image_shape, budget, options)
         one = cls(*image_shape, **fields | dict(options))
@@ -97,8 +100,15 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
 
     @classmethod
     def bytes_per_gaussian(cls, channels: int, options: Options) -> float:
-        one = cls(1, 1, channels, images_per_class=1, num_gaussians=1, **options)
-        return one.stored_bits / 8
+        return cls._one((1, 1, channels), options).stored_bits / 8
+
+    @classmethod
+    def shared_bytes(cls, image_shape: Shape, options: Options) -> int:
+        return cls._one(image_shape, options).overhead_bytes
+
+    @classmethod
+    def _one(cls, image_shape, options):
+        return cls(*image_shape, images_per_class=1, num_gaussians=1, **options)
 
     def init(self, key: Key[Array, ""], images: Float[Array, "m h w c"]) -> QuantizedImages:
         """Returns random Gaussians, as without quantization, and grids wider than their values."""
