@@ -151,6 +151,14 @@ def test_the_budget_is_kept_and_used(shape, ipc, gpc, num_classes, options):
         assert used > 0.97 * there
 
 
+def test_the_fewest_bits_of_a_budget_are_read():
+    """Grids become coarser in steps, so that codes may take less than the budget's 8 bits."""
+    kind = build((8, 8, 3), 2, 5, 2, bits_per_gaussian=8.0)
+    arrays = kind.to_arrays(some(kind))
+    assert len(arrays["codes"]) < kind.num_gaussians
+    kind.check_arrays(arrays)
+
+
 def test_no_budget_for_a_single_gaussian():
     with pytest.raises(gsdd_jax.UsageError, match="500 images per class of quantized Gaussians"):
         build((8, 8, 3), 1, 500)

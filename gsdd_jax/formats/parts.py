@@ -74,8 +74,8 @@ def merge(sets: Sequence[DistilledSet], learning_rate: float | None = None) -> D
             _check_shared(first.format.name, found, contents[0])
             if of.learning_rate != first.learning_rate:
                 raise UsageError(
-                    f"learning_rate: expected {first.learning_rate:.3g}, as in "
-                    f"{first.source or 'set 1'}, got {of.learning_rate:.3g}; give one for all"
+                    f"learning_rate: expected {first.learning_rate:.7g}, as in "
+                    f"{first.source or 'set 1'}, got {of.learning_rate:.7g}; give one for all"
                 )
     joined = Contents(
         *(

@@ -24,8 +24,7 @@ from gsdd_jax.formats.gaussian import Gaussians
 from gsdd_jax.formats.shapes import Float, Int
 
 CODINGS = ("range", "none")
-LEAST_BITS = 8  # per Gaussian in a budget
-FEWEST_BITS = 4  # in a file: a few bytes must not decode to any number of Gaussians
+FEWEST_BITS = 4  # per Gaussian: a few bytes must not decode to any number of these
 COPIES = 8  # memory of decoding codes, in copies of the numbers
 CODES, TABLES, ENDS = "codes", "tables", "ends"
 
@@ -55,7 +54,7 @@ class Quantized(CodedTogether, Gaussians):
         "range", "coding: range (entropy coding) or none (codes of fixed length)", choices=CODINGS
     )
     bits_per_gaussian: float = field(
-        0.0, "bits per Gaussian in the budget; 0: by the bits of fixed-length codes"
+        0.0, "bits per Gaussian in the budget; 0: as expected after coding"
     )
     rate_weight: float = field(0.01, "weight of bits above bits_per_gaussian in the objective")
 

@@ -24,7 +24,7 @@ from gsdd_jax.core.errors import UsageError
 from gsdd_jax.formats import quantized
 from gsdd_jax.formats.arrays import einsum
 from gsdd_jax.formats.codes import YCOCG
-from gsdd_jax.formats.quantized import ENDS, LEAST_BITS
+from gsdd_jax.formats.quantized import ENDS
 from gsdd_jax.parameterizations import grids
 from gsdd_jax.parameterizations.base import (
     Budget,
@@ -38,6 +38,7 @@ from gsdd_jax.parameterizations.gaussian import Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 ENDS_RATE = 0.1  # learning rate of the ends, relative to that of the Gaussians
+LEAST_BITS = 8  # per Gaussian in a budget
 LEAST_DIAGONAL = 1e-2  # pixels; lower bound of L's diagonal where its logarithm is stored
 
 
