@@ -258,7 +258,6 @@ def _of_sets(sets, test, given, display) -> Accuracy:
     stored = np.rint(255 * images.clip(0, 1)).astype(np.uint8)
     labels = targets if targets.ndim == 1 else targets.argmax(1).astype(np.int32)
     mean, std = channel_mean_std(stored, frames)
-    std = tuple(max(of, 1 / 255) for of in std)  # of images of one color
     dataset = data.Dataset(
         "sets", data.Split(stored, labels),
         data.Split(tested.train.images, there[tested.train.labels]), len(classes), classes,

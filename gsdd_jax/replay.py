@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -159,8 +160,9 @@ class Memory:
             )
         kept = []
         for place, of in enumerate(self.sets):
-            with located(f"bytes: {share} for each of {parts} classes; set {place + 1}"):
-                kept.append(subset(of, bytes_per_class=share))
+            of = dataclasses.replace(of, source=f"set {place + 1}")  # which messages name
+            with located(f"bytes: {share} for each of {parts} classes"):
+                kept.append(dataclasses.replace(subset(of, bytes_per_class=share), source=""))
         own = {"data.name": dataset.name, "budget.bytes": share}
         config = config_of(self._base, own | self._given, dataset)
         workdir = self._workdir and pathlib.Path(self._workdir, f"{number:03d}")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +36,20 @@ def halve(folder):
 def test_the_newest_is_restored_to_the_bit(saved):
     np.testing.assert_array_equal(Checkpoints(saved, "one").restore(state(0))["params"], 15)
     assert {path.name for path in saved.iterdir()} == {"10", "15"}
+
+
+def test_one_is_due_a_minute_after_the_last(tmp_path, monkeypatch):
+    seconds = [100.0]
+    clock = types.SimpleNamespace(monotonic=lambda: seconds[-1])
+    monkeypatch.setattr(checkpoint, "time", clock)
+    checkpoints, due = Checkpoints(tmp_path / "fit", "one"), []
+    for second in (159.0, 161.0, 222.0):
+        seconds.append(second)
+        due.append(checkpoints.is_due)
+        if due[-1]:
+            checkpoints.save(5 * len(due), state(5))
+            due.append(checkpoints.is_due)
+    assert due == [False, True, False, True, False]
 
 
 def test_another_run_does_not_take_it(saved):

@@ -17,6 +17,7 @@ import gsdd_jax
 from gsdd_jax import data
 from gsdd_jax.core import errors
 from gsdd_jax.core.errors import UsageError
+from gsdd_jax.data.dataset import channel_mean_std
 from tests.own_pictures import damaged_tiff
 from tests.tfds_sets import (
     NO_JSON_OBJECT,
@@ -275,6 +276,17 @@ def test_published_statistics(name, mean, std, tmp_path):
     for _ in range(2):  # decoded, then from the cache
         found = data.load(name, **places(tmp_path))
         assert (found.mean, found.std) == (mean, std)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_channel_of_one_value_has_the_deviation_of_a_byte(frames):
+    """Normalized by 0, it would be no number."""
+    images = np.random.default_rng((TEST_SEED, 11)).integers(0, 256, (5, 4, 4, 2 * frames))
+    images[..., 1::2] = 90
+    mean, std = channel_mean_std(images.astype(np.uint8), frames)
+    values = images[..., 0::2] / 255
+    np.testing.assert_allclose(mean, frames * (values.mean(), 90 / 255))
+    np.testing.assert_allclose(std, frames * (values.std(), 1 / 255))
 
 
 def test_subset_keeps_and_relabels_only_its_classes(tmp_path):

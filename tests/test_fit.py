@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 
 import gsdd_jax
+from configs import demo
 from gsdd_jax import data
+from gsdd_jax.core import stopping
 from gsdd_jax.parameterizations.gaussian import Gaussian
 from gsdd_jax.parameterizations.pixels import Pixels
+from gsdd_jax.runs import fits
+from gsdd_jax.runs.progress import Reporter
+from gsdd_jax.setup import experiment
+from gsdd_jax.storage import checkpoint
 from gsdd_jax.training import fit
+from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -172,3 +179,57 @@ def test_under_a_trace_values_are_not_looked_at():
     np.testing.assert_allclose(jax.jit(psnr)(key, images), expected, rtol=1e-5)
     np.testing.assert_allclose(jax.jit(lambda key: psnr(key, images))(key), expected, rtol=1e-5)
     assert np.isnan(jax.jit(psnr)(key, jnp.asarray(filled(np.nan)))[1])
+
+
+@pytest.fixture
+def fitted_in(monkeypatch):
+    """Returns a fit of 70 images of 8 x 8 in calls of `steps`, and the numbers of these."""
+    config = demo.get_config()
+    config.update_from_flattened_dict(TINY)
+    parts = experiment.build_fit_parts(config)
+    calls, run = [], fit.run
+
+    def fitted(workdir, steps, then=lambda number: None):
+        calls.clear()
+
+        def counted(parameterization, state, images, rate, count, halve_every):
+            calls.append(count)
+            then(len(calls))
+            return run(parameterization, state, images, rate, count, halve_every)
+
+        monkeypatch.setattr(fit, "run", counted)
+        monkeypatch.setattr(fits, "AT_ONCE", steps * 70 * 8 * 8)
+        params = fits.initial(config, parts, workdir, Reporter(None))
+        return jax.tree.leaves(params), list(calls)
+
+    return fitted
+
+
+def test_many_or_large_images_are_fitted_in_shorter_calls_with_the_same_bits(fitted_in, tmp_path):
+    whole, calls = fitted_in(tmp_path / "whole", 20)
+    assert calls == [20]
+    parts, calls = fitted_in(tmp_path / "parts", 9)
+    assert calls == [5] * 4  # the largest divisor of 500 steps
+    assert all(map(np.array_equal, parts, whole))
+    assert fitted_in(tmp_path / "ones", 0.5)[1] == [1] * 20
+
+
+def test_a_fit_goes_on_where_it_was_stopped_or_killed(fitted_in, tmp_path, monkeypatch):
+    def stop(number):
+        assert number < 3
+        assert stopping.ask() == (number == 2)  # nothing is lost before the first call
+
+    def kill(number):
+        if number == 3:
+            raise MemoryError
+
+    whole, _ = fitted_in(tmp_path / "whole", 4)
+    with pytest.raises(stopping.Stopped):
+        fitted_in(tmp_path / "stopped", 4, stop)
+    monkeypatch.setattr(checkpoint, "DUE_AFTER", 0.0)
+    with pytest.raises(MemoryError):
+        fitted_in(tmp_path / "killed", 4, kill)
+    for folder in ("stopped", "killed"):
+        rest, calls = fitted_in(tmp_path / folder, 4)
+        assert calls == [4] * 3
+        assert all(map(np.array_equal, rest, whole))

@@ -15,6 +15,7 @@ from configs import demo
 from gsdd_jax.core.files import check_ours
 from gsdd_jax.runs import distill as run_module
 from gsdd_jax.runs import evaluation
+from gsdd_jax.storage import checkpoint
 from gsdd_jax.training import distill
 from launch import interrupt
 from tests.commands import ROOT, Commands, start, until
@@ -276,6 +277,14 @@ def test_a_work_directory_belongs_to_its_config(run, finished, tmp_path):
             (folder / name).unlink()
 
 
+def test_another_run_is_told_from_by_its_component_first(run, finished):
+    """The number of images follows from the parameterization: its name says why."""
+    changed = ("--config.parameterization.name=quantized", f"--workdir={finished[0]}")
+    status, _, err = run("distill", *TINY, *changed)
+    assert status == 2
+    assert "with config.parameterization.name='gaussian', not 'quantized'" in err
+
+
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, finished, tmp_path):
     workdir, _ = finished
     shutil.copytree(workdir, tmp_path / "run")
@@ -413,9 +422,12 @@ def test_a_small_scale_says_that_it_is_no_experiment(run, tmp_path):
     assert "fit 0/21  compiling" in out and "; 6 images per class of" in out  # flags prevail
 
 
+@pytest.mark.parametrize(("seconds", "there"), [(60.0, {"4", "8"}), (0.0, {"6", "8"})])
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
-    tmp_path, monkeypatch, quickly_compiled
+    tmp_path, monkeypatch, quickly_compiled, seconds, there
 ):
+    """Saves every four steps, and where so many seconds have passed."""
+    monkeypatch.setattr(checkpoint, "DUE_AFTER", seconds)
     config = demo.get_config()
     for argument in TINY[1:]:
         name, value = argument.removeprefix("--config.").split("=")
@@ -436,7 +448,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     assert "the loss is nan at step 10; the last good checkpoint is step 8" in message
     assert message.endswith(f"the config is {tmp_path / 'config.json'}")
     kept = {p.name for p in (tmp_path / "checkpoints" / "distill").iterdir()}
-    assert kept == {"4", "8"}
+    assert kept == there
     assert not (tmp_path / "distilled.safetensors").exists()
 
 

@@ -322,7 +322,8 @@ def test_the_number_of_images_is_the_parameterizations():
     [
         ("bits_means", 9, "an integer from 2 to 8, got 9"),
         ("bits_colors", 1, "an integer from 2 to 8, got 1"),
-        ("bits_per_gaussian", 7.9, "0 or at least 8, got 7.9"),
+        ("bits_per_gaussian", 7.9, r"0 \(automatic\) or a number from 8 to 1000, got 7.9"),
+        ("bits_per_gaussian", 1e6, r"0 \(automatic\) or a number from 8 to 1000, got 1000000.0"),
         ("coding", "huffman", "one of range, none, got 'huffman'"),
     ],
 )
@@ -333,7 +334,7 @@ def test_options_out_of_range(option, value, expected):
 
 def test_codes_of_fixed_length_do_not_become_shorter():
     assert build(coding="none", bits_per_gaussian=54.0).num_gaussians
-    with pytest.raises(gsdd_jax.UsageError, match="bits_per_gaussian: expected 0 or at least 48, "):
+    with pytest.raises(gsdd_jax.UsageError, match=r"bits_per_gaussian: .*number from 48 to 1000, "):
         build(coding="none", bits_per_gaussian=47.0)
 
 

@@ -170,7 +170,9 @@ class Distill:
         0.0, "decay of a moving average of the parameters; 0: none", 0, 0.9999999
     )
     steps_per_call: int = field(50, "steps per compiled call; results do not depend on it")
-    checkpoint_every: int = field(500, "distillation steps between checkpoints")
+    checkpoint_every: int = field(
+        500, "distillation steps between checkpoints; a single process saves every minute, too"
+    )
     eval_every: int = field(
         0,
         "steps between evaluations, which choose the best set; 0: last step only",

@@ -257,7 +257,8 @@ class _Run:
                     )
                 done += count
                 often = config.distill.checkpoint_every, config.distill.eval_every
-                if done == total or any(every and done % every == 0 for every in often):
+                due = checkpoints.is_due or any(every and done % every == 0 for every in often)
+                if due or done == total:
                     checkpoints.save(done, state)  # before the evaluation, which may be interrupted
                     saved = done
                 learned, _ = distill.divided(state.aux_params)

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gsdd_jax.config.fields import BY_TEACHER, MOMENTS
-from gsdd_jax.core import mesh
+from gsdd_jax.core import mesh, stopping
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import moments
 from gsdd_jax.data.soft_labels import LABELER
@@ -24,7 +25,8 @@ from gsdd_jax.storage import checkpoint
 from gsdd_jax.storage.workdir import decisive, digest
 from gsdd_jax.training import fit
 
-STEPS_PER_CALL = 500
+SAVE_EVERY = 500  # steps
+AT_ONCE = 2**28  # pixels of all images and steps of a call: half a minute of a CPU core
 # Groups of config fields that a fit depends on.
 GROUPS = ("seed", "data", "budget", "parameterization", "init")
 
@@ -51,9 +53,14 @@ def initial(
     with checkpoint.shared(own, config.init.dir, made_of, reporter.line, taken) as checkpoints:
         state = checkpoints.restore(state) or state
         done, total = int(state.step), config.init.num_steps
-        with reporter.phase("fit", total, done) as progress:
+        at_once, saved = _steps_at_once(images.shape), done
+        alone = jax.process_count() == 1  # several processes would have to save at one step
+        with (
+            reporter.phase("fit", total, done) as progress,
+            stopping.able(lambda: alone and done > saved),
+        ):
             while done < total:
-                count = min(STEPS_PER_CALL, total - done)
+                count = min(at_once, total - done)
                 state, errors = fit.run(parameterization, state, images, rates[0], count, rates[1])
                 error = float(mesh.to_host(errors).mean())
                 if not math.isfinite(error):
@@ -62,11 +69,25 @@ def initial(
                         f"{workdir / 'config.json'}"
                     )
                 done += count
-                checkpoints.save(done, state)
+                asked = stopping.asked()
+                if asked or checkpoints.is_due or done % SAVE_EVERY == 0 or done == total:
+                    checkpoints.save(done, state)
+                    saved = done
                 psnr = -10 * math.log10(max(error, 1e-12))
                 reporter.scalars(done, {"fit/psnr": psnr})
                 progress.advance(count, psnr=psnr)
+                if asked:
+                    raise stopping.Stopped
     return state.params
+
+
+def _steps_at_once(shape: Sequence[int]) -> int:
+    """Returns the steps of a call for images [m, h, w, c]: a divisor of `SAVE_EVERY`.
+
+    It follows from the images alone, so that a resumed fit makes the same calls.
+    """
+    most = max(1, AT_ONCE // math.prod(shape[:3]))
+    return max(n for n in range(1, SAVE_EVERY + 1) if SAVE_EVERY % n == 0 and n <= most)
 
 
 def fit_to_share(config: ConfigDict, display: Display) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from gsdd_jax.core.files import check_tree, locked
 from gsdd_jax.formats.file import DIGESTS, digests
 
 OVERHEAD = 1 << 20  # maximum bytes of a checkpoint besides its numbers
+DUE_AFTER = 60.0  # seconds
 _IDENTITY = "identity"
 _PARTS = {"run", "state", "_CHECKPOINT_METADATA", "commit_success.txt"}  # of a step's folder
 
@@ -38,7 +40,7 @@ class Checkpoints:
         `report` gets a line that says so.
         """
         self._identity, self._report = {_IDENTITY: identity}, report
-        self._manager = None
+        self._manager, self._saved_at = None, time.monotonic()
         if processes.first():
             check_tree(directory)
             _check_steps(pathlib.Path(directory))
@@ -47,6 +49,14 @@ class Checkpoints:
             except OSError as error:
                 reason = error.strerror or error
                 raise UsageError(f"{directory}: cannot hold checkpoints ({reason})") from None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last state was saved more than a minute ago, whatever the step.
+
+        Never of several processes, which have to save at the same step.
+        """
+        return jax.process_count() == 1 and time.monotonic() > self._saved_at + DUE_AFTER
 
     def save(self, step: int, state: Any) -> None:
         """Writes `state`, a pytree of arrays, and returns when it is on disk.
@@ -57,6 +67,7 @@ class Checkpoints:
         state = jax.tree.map(mesh.to_host, state)
         if self._manager is None:
             return
+        self._saved_at = time.monotonic()
         # Checked first, because Orbax's threads print pages when they fail.
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self._manager.directory.mkdir(parents=True, exist_ok=True)
