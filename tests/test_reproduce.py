@@ -28,6 +28,7 @@ from gsdd_jax.setup.experiment import build_schedule
 from gsdd_jax.tables import reproduce, table
 from gsdd_jax.tables.table import Cell, Found, Mean, Table
 from gsdd_jax.training import fit
+from tools import merge_tables
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -112,6 +113,42 @@ def test_the_rate_is_chosen_on_training_images_and_the_other_seeds_take_it(tmp_p
     assert found.chosen == {RATE: 1e-2}
     assert found.accuracies == {0: [49.0, 51.0], 1: [50.0, 52.0], 2: [51.0, 53.0]}
     assert (found.mean, found.deviation) == (51.0, 1.0)
+
+
+def test_parts_of_several_machines_are_merged(tmp_path, monkeypatch, capsys):
+    trials = ({RATE: 0.1}, {RATE: 0.2})
+    table_ = Table("some-small", "Some", tuple(Cell(row, "b", config(), "distilled", trials)
+                                               for row in "abcd"))  # fmt: skip
+    half, more = Found({0: [1.0]}, trials[0]), Found({0: [2.0], 1: [3.0]}, trials[0])
+    tried = Found({}, None, ((trials[0], 7.0, ""), (trials[1], None, "")), "one is missing")
+    table.write(table_, [half, half, Found(), Found()], tmp_path / "one")
+    table.write(table_, [more, Found({0: [4.0]}, trials[1]), tried, Found()], tmp_path / "two")
+    table.write(table_, [more, half, tried, Found()], tmp_path / "expected")
+    monkeypatch.setattr(merge_tables.tables, "load", lambda name, size: table_)
+    files = [tmp_path / folder / "some-small.json" for folder in ("one", "two")]
+
+    def main(*paths):
+        monkeypatch.setattr(
+            sys, "argv", ["x", "--table=codes", f"--out={tmp_path}", *map(str, paths)]
+        )
+        merge_tables.main()
+
+    main(*files)
+    for kind in ("json", "csv", "md"):
+        name = f"some-small.{kind}"
+        assert (tmp_path / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+    plain = json.loads(files[0].read_text())
+    for change, line in (
+        (lambda cell: cell.update(row="e"), "e, b: no cell of this table"),
+        (lambda cell: cell["config"].update(seed=9), "a, b: not of today's config"),
+        (lambda cell: cell.pop("trials"), "expected files that launch.reproduce wrote"),
+    ):
+        other = json.loads(files[0].read_text())
+        change(other["cells"][0])
+        write_json(tmp_path / "other.json", other)
+        with pytest.raises(SystemExit, match=line):
+            main(files[0], tmp_path / "other.json")
+    assert json.loads(files[0].read_text()) == plain
 
 
 def test_only_a_part_is_run_and_all_results_are_written(tmp_path, world):
