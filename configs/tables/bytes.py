@@ -9,7 +9,7 @@ no such table: `--size=paper` is the same with its networks of width 128 and its
 
 from configs import common, load
 from configs.tables import small
-from configs.tables.methods import CODED_METHODS, METHODS, REAL, num_images, published
+from configs.tables.methods import CODED_METHODS, METHODS, REAL, num_images, published, trials
 from gsdd_jax.data.soft_labels import MIXED, OF_LABELER
 from gsdd_jax.tables.table import Cell, Table
 
@@ -36,6 +36,7 @@ BY_CHARACTERISTIC_FUNCTIONS = (
 NOT_DISTILLED = {"dm": "not distilled", "tm": "not distilled, whitened"}  # as the objective's sets
 HALVES = ("IDC, bfloat16", "FreD, bfloat16", "DDiF, bfloat16", "Gaussians")
 KINDS = {row: METHODS[row] for row in HALVES} | CODED_METHODS
+RIVALS = {row for row in KINDS if row.startswith(("IDC", "FreD", "DDiF"))}  # at all of their rates
 
 
 def get_table(size: str) -> Table:
@@ -52,11 +53,11 @@ def _cells(size):
             yield Cell(row, column, real, arm=arm, seeds=small.SEEDS)
     for objective in OBJECTIVES:
         for row, config in _distilled(objective, size).items():
-            rates = tuple(
-                {"distill.learning_rate": rate * config.distill.learning_rate}
-                for rate in (0.3, 1.0, 3.0)
-            )
-            if objective == "dm" and not row.startswith(("IDC", "FreD", "DDiF")):
+            near = [factor * config.distill.learning_rate for factor in (0.3, 1.0, 3.0)]
+            rates = tuple({"distill.learning_rate": rate} for rate in near)
+            if row in RIVALS:
+                rates = trials(KINDS[row], objective, size)
+            if objective == "dm" and row not in RIVALS:
                 fitted = config.copy_and_resolve_references()
                 fitted.distill.num_steps = 0
                 yield Cell(row, NOT_DISTILLED["dm"], fitted, seeds=small.SEEDS)
