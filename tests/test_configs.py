@@ -10,6 +10,7 @@ import pytest
 
 import configs
 from configs import common, tables
+from configs.tables import methods
 from gsdd_jax import UsageError, matching, parameterizations
 from gsdd_jax.config import adapt
 from gsdd_jax.core import trees
@@ -108,8 +109,8 @@ def test_pixels_are_matched_with_their_own_settings():
     ("name", "fit", "rate"),
     [
         ("pixels", (0, 0.1, 20_000), 100.0),
-        ("idc", (0, 0.1, 20_000), 5e-3),
-        ("fred", (0, 0.1, 20_000), 1e-3),  # not published for FreD: unchanged
+        ("idc", (0, 0.1, 20_000), 1.0),  # not published for TM
+        ("fred", (0, 0.1, 20_000), 10.0),  # for shorter runs than the published ones
         ("ddif", (5000, 5e-4, 0), 1e-4),
         ("rtp", (0, 0.1, 20_000), 3e-3),  # not published for TM
         ("haba", (0, 0.1, 20_000), 3e-3),  # not published for Adam
@@ -228,9 +229,40 @@ def test_published_networks_of_ddif(shape, classes, widths):
     assert not row.matching.options.per_class_updates and row.distill.learning_rate == 5e-5
 
 
-def test_pixels_of_another_objective_keep_its_rate():
-    config = common.stored_as(load("demo"), "pixels")
-    assert config.distill.learning_rate == load("demo").distill.learning_rate
+@pytest.mark.parametrize(
+    ("kind", "objective", "rate"),
+    [
+        ("pixels", "dm", 1.0),  # the published code of DM
+        ("pixels", "dc", 0.1),  # and of DC
+        ("pixels", "ncfm", None),
+        ("ptq", "dm", 1.0),
+        ("idc", "dc", 5e-3),
+    ],
+)
+def test_sgd_has_the_rate_of_the_objectives_own_code_or_the_configs(kind, objective, rate):
+    config = load("demo")
+    config.matching.name = objective
+    expected = rate or config.distill.learning_rate
+    assert common.stored_as(config, kind).distill.learning_rate == expected
+
+
+@pytest.mark.parametrize("objective", ["dm", "tm"])
+@pytest.mark.parametrize("row", ["pixels", "IDC", "FreD", "DDiF", "Gaussians"])
+def test_rates_by_default_are_within_those_that_small_tables_try(row, objective):
+    """A rate of Adam would leave parameters that SGD moves where they are."""
+    method = methods.METHODS[row]
+    config = common.stored_as(
+        load("cifar10_dm" if objective == "dm" else "cifar10_tm"), method.name
+    )
+    tried = method.rates[objective]
+    assert min(tried) / 3 <= config.distill.learning_rate <= max(tried)
+    for cell in tables.load("bytes", "small").cells:
+        if (
+            cell.row.startswith(row + ",")
+            and cell.column == objective.upper()
+            and row in "IDC FreD"
+        ):
+            assert [trial["distill.learning_rate"] for trial in cell.trials] == list(tried)
 
 
 @pytest.mark.parametrize(

@@ -117,38 +117,53 @@ def test_the_rate_is_chosen_on_training_images_and_the_other_seeds_take_it(tmp_p
 
 def test_parts_of_several_machines_are_merged(tmp_path, monkeypatch, capsys):
     trials = ({RATE: 0.1}, {RATE: 0.2})
-    table_ = Table("some-small", "Some", tuple(Cell(row, "b", config(), "distilled", trials)
-                                               for row in "abcd"))  # fmt: skip
-    half, more = Found({0: [1.0]}, trials[0]), Found({0: [2.0], 1: [3.0]}, trials[0])
-    tried = Found({}, None, ((trials[0], 7.0, ""), (trials[1], None, "")), "one is missing")
-    table.write(table_, [half, half, Found(), Found()], tmp_path / "one")
-    table.write(table_, [more, Found({0: [4.0]}, trials[1]), tried, Found()], tmp_path / "two")
+    cells = tuple(Cell(row, "b", config(), "distilled", trials) for row in "abcd")
+    table_ = Table("some-small", "Some", cells)
+
+    def found(accuracies, *tried):
+        known = zip(trials, [*tried, None, None], strict=False)
+        return Found(accuracies, trials[0], tuple((t, tried, "") for t, tried in known), "why")
+
+    half, more, tried = found({0: [1.0]}), found({0: [2.0], 1: [3.0]}), found({}, 7.0)
+    table.write(table_, [half, half, found({}), Found()], tmp_path / "one")
+    table.write(table_, [more, found({0: [4.0]}), tried, Found()], tmp_path / "two")
     table.write(table_, [more, half, tried, Found()], tmp_path / "expected")
     monkeypatch.setattr(merge_tables.tables, "load", lambda name, size: table_)
-    files = [tmp_path / folder / "some-small.json" for folder in ("one", "two")]
+    one, two = (tmp_path / folder / "some-small.json" for folder in ("one", "two"))
 
     def main(*paths):
-        monkeypatch.setattr(
-            sys, "argv", ["x", "--table=codes", f"--out={tmp_path}", *map(str, paths)]
-        )
+        flags = ("--table=codes", f"--out={tmp_path}", *map(str, paths))
+        monkeypatch.setattr(sys, "argv", ["merge_tables.py", *flags])
         merge_tables.main()
 
-    main(*files)
-    for kind in ("json", "csv", "md"):
-        name = f"some-small.{kind}"
-        assert (tmp_path / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
-    plain = json.loads(files[0].read_text())
-    for change, line in (
-        (lambda cell: cell.update(row="e"), "e, b: no cell of this table"),
-        (lambda cell: cell["config"].update(seed=9), "a, b: not of today's config"),
-        (lambda cell: cell.pop("trials"), "expected files that launch.reproduce wrote"),
-    ):
-        other = json.loads(files[0].read_text())
+    def changed(change):
+        other = json.loads(two.read_text())
         change(other["cells"][0])
         write_json(tmp_path / "other.json", other)
+        return tmp_path / "other.json"
+
+    base = changed(lambda cell: cell["config"]["distill"].update(learning_rate=0.9))  # unused
+    for paths in ((one, two), (two, one, base)):
+        main(*paths)
+        for kind in ("json", "csv", "md"):
+            name = f"some-small.{kind}"
+            if paths[0] == one:
+                assert (tmp_path / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+        assert capsys.readouterr().out == ""
+    assert json.loads((tmp_path / "some-small.json").read_text())["cells"][1]["mean"] == 4.0
+    for change in (
+        lambda cell: cell["config"].update(seed=9),
+        lambda cell: cell["trials"][1]["settings"].update({RATE: 0.3}),
+    ):
+        main(one, changed(change))
+        assert "other.json: a, b: left out, with other settings" in capsys.readouterr().out
+        assert json.loads((tmp_path / "some-small.json").read_text())["cells"][0]["mean"] == 1.0
+    for change, line in (
+        (lambda cell: cell.update(row="e"), "e, b: no cell of this table"),
+        (lambda cell: cell.pop("trials"), "expected files that launch.reproduce wrote"),
+    ):
         with pytest.raises(SystemExit, match=line):
-            main(files[0], tmp_path / "other.json")
-    assert json.loads(files[0].read_text()) == plain
+            main(one, changed(change))
 
 
 def test_only_a_part_is_run_and_all_results_are_written(tmp_path, world):
