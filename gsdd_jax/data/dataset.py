@@ -304,8 +304,8 @@ def channel_mean_std(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns the mean and standard deviation per channel, for pixels in [0, 1].
 
-    Those of clips are per color, repeated for every frame. The deviation is at least one step of a
-    byte: a channel may be the same everywhere.
+    Those of clips are per color, repeated for every frame. A deviation below one step of a byte
+    is 1: where a channel is the same everywhere, a small one would enlarge its errors.
     """
     if frames > 1:
         pixels = images.reshape(*images.shape[:2], -1, images.shape[-1] // frames)
@@ -318,4 +318,4 @@ def channel_mean_std(
     weights = counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ values
     std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
-    return tuple(mean.tolist()), tuple(np.maximum(std, 1 / 255).tolist())
+    return tuple(mean.tolist()), tuple(np.where(std < 1 / 255, 1.0, std).tolist())
