@@ -53,10 +53,13 @@ def _cells(size):
             yield Cell(row, column, real, arm=arm, seeds=small.SEEDS)
     for objective in OBJECTIVES:
         for row, config in _distilled(objective, size).items():
-            near = [factor * config.distill.learning_rate for factor in (0.3, 1.0, 3.0)]
-            rates = tuple({"distill.learning_rate": rate} for rate in near)
             if row in RIVALS:
                 rates = trials(KINDS[row], objective, size)
+            else:
+                rates = tuple(
+                    {"distill.learning_rate": factor * config.distill.learning_rate}
+                    for factor in (0.3, 1.0, 3.0)
+                )
             if objective == "dm" and row not in RIVALS:
                 fitted = config.copy_and_resolve_references()
                 fitted.distill.num_steps = 0

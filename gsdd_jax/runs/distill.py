@@ -257,8 +257,9 @@ class _Run:
                     )
                 done += count
                 often = config.distill.checkpoint_every, config.distill.eval_every
-                due = checkpoints.is_due or any(every and done % every == 0 for every in often)
-                if due or done == total:
+                asked = stopping.asked()
+                due = asked or checkpoints.is_due or done == total
+                if due or any(every and done % every == 0 for every in often):
                     checkpoints.save(done, state)  # before the evaluation, which may be interrupted
                     saved = done
                 learned, _ = distill.divided(state.aux_params)
@@ -269,9 +270,7 @@ class _Run:
                     shown["discarded"] = float(discarded)
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
-                if stopping.asked():
-                    if done > saved:
-                        checkpoints.save(done, state)
+                if asked:
                     raise stopping.Stopped
         if discarded == done - begin > 0:
             self.reporter.line(

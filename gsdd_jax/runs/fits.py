@@ -70,7 +70,8 @@ def initial(
                     )
                 done += count
                 asked = stopping.asked()
-                if asked or checkpoints.is_due or done % SAVE_EVERY == 0 or done == total:
+                due = asked or checkpoints.is_due or done == total
+                if due or done % SAVE_EVERY == 0:
                     checkpoints.save(done, state)
                     saved = done
                 psnr = -10 * math.log10(max(error, 1e-12))

@@ -90,8 +90,8 @@ def _bind(workdir, config, made_of) -> None:
     numbers = all(type(of.get(STEPS)) is int for of in (old, new))
     grows = numbers and old[STEPS] < new[STEPS]
     free = OPERATIONAL.keys() | ({STEPS} if grows else ())
-    fields = (old.keys() | new.keys()) - free
-    fields = sorted(fields, key=lambda of: (not of.endswith(".name"), of))  # others follow
+    named_first = lambda field: (not field.endswith(".name"), field)  # others follow from names
+    fields = sorted((old.keys() | new.keys()) - free, key=named_first)
     compared = {f"config.{field}": (old.get(field), new.get(field)) for field in fields}
     there = read_object(inputs, "a run's inputs") if inputs.exists() else made_of
     compared |= {name: (there.get(name), value) for name, value in made_of.items()}
