@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import re
@@ -189,6 +190,8 @@ def define_stop_after() -> None:
         "Time limit in seconds. The command then saves a checkpoint and exits with status 0.",
         lower_bound=0.0,
     )
+    finite = lambda seconds: seconds is None or math.isfinite(seconds)
+    flags.register_validator("stop_after", finite, "expected a finite number")
 
 
 def _stop_in_time() -> None:

@@ -304,9 +304,10 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(run, finished,
 def test_a_run_ends_by_itself_when_its_time_is_up(run, tmp_path):
     status, _, err = run("distill", *TINY, f"--workdir={tmp_path}/run", "--stop_after=0.01")
     assert status == 0, err
-    assert err == "stopped after 0.01 s; the same command resumes from the last checkpoint\n"
+    assert err == f"stopped after 0.01 s{interrupt.RESUMES}\n"
     for flags, line in (
         (["--stop_after=-1"], "stop_after"),
+        (["--stop_after=nan"], "stop_after"),
         (["--stop_after=0.01", "--config.seed=-1"], "config.seed: expected"),
     ):
         status, _, err = run("distill", *TINY, f"--workdir={tmp_path}/run", *flags)
@@ -323,14 +324,16 @@ ENDLESS = [
 
 
 @pytest.mark.parametrize(
-    ("module", "asked", "sign", "expected"),
+    ("module", "asked", "sign", "expected", "saved"),
     [
-        ("distill", signal.SIGTERM, "fit 0/20 ", 143),
-        ("distill", signal.SIGTERM, "distill 4/", 0),
-        ("evaluate", signal.SIGINT, is_importing, 130),
+        ("distill", signal.SIGTERM, "fit 0/20 ", 0, {"fit": 20}),
+        ("distill", signal.SIGTERM, "distill 4/", 0, {"fit": 20, "distill": 4}),
+        ("evaluate", signal.SIGINT, is_importing, 130, {}),
     ],
 )
-def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, finished, tmp_path):
+def test_an_interrupt_is_one_line_and_its_status(
+    module, asked, sign, expected, saved, finished, tmp_path
+):
     workdir, _ = finished
     command = {
         "distill": [*TINY, *ENDLESS, f"--workdir={tmp_path}/run"],
@@ -352,9 +355,11 @@ def test_an_interrupt_is_one_line_and_its_status(module, asked, sign, expected, 
     said = err.splitlines()
     assert said[-1].startswith("interrupted")
     assert len(said) == 1 or said[:-1] == [interrupt.WAITS]  # a long call
-    steps = list((tmp_path / "run" / "checkpoints" / "distill").glob("*"))
-    assert len(steps) == (expected == 0)
-    assert all(int(path.name) >= 4 for path in steps)
+    steps: dict[str, list[int]] = {}
+    for path in (tmp_path / "run" / "checkpoints").glob("*/*"):
+        steps.setdefault(path.parent.name, []).append(int(path.name))
+    assert steps.keys() == saved.keys()
+    assert all(max(steps[stage]) >= least for stage, least in saved.items())
 
 
 @pytest.mark.parametrize(

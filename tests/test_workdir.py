@@ -115,3 +115,15 @@ def test_a_write_that_fails_names_what_is_in_its_way(tmp_path):
     with pytest.raises(NotADirectoryError) as raised:
         write_atomically(tmp_path / "folder" / "file", b"")
     assert raised.value.filename == str(tmp_path / "folder")
+
+
+def test_one_changed_value_is_named_and_the_others_counted(tmp_path):
+    """Names the scale and components first, which others follow."""
+    bind(tmp_path)
+    config = common.get_config()
+    config.scale, config.seed, config.distill.learning_rate = 0.5, 1, 0.25
+    with (
+        pytest.raises(UsageError, match=r"with config\.scale=1\.0, not 0\.5, and 2 other values; "),
+        workdir.prepared(tmp_path, config),
+    ):
+        pass

@@ -88,13 +88,13 @@ def check_values(known: Iterable[dataclasses.Field], values: Mapping[str, Any], 
     """
     for of in known:
         if of.name in values:
-            check(of, values[of.name], f"{where}{of.name}")
+            check(of, values[of.name], f"{where}{of.name}", automatic=True)
 
 
 def check(of: dataclasses.Field, value: Any, name: str, automatic: bool = False) -> None:
     """Raises UsageError, naming the field, for a value of a wrong type or range.
 
-    `automatic` permits 0 for fields that the data set determines.
+    `automatic` permits 0 where the field is automatic.
     """
     said = meaning(of)
     kind = of.type if isinstance(of.type, str) else of.type.__name__

@@ -38,6 +38,11 @@ def delayed() -> Iterator[None]:
         _noted = False
 
 
+def noted() -> bool:
+    """Returns whether `check` will raise: a loop can save first."""
+    return _noted
+
+
 def check() -> None:
     """Raises KeyboardInterrupt if there was one; loops call it between their steps."""
     global _noted

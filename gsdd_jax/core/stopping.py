@@ -1,6 +1,6 @@
 """Stops a run on request once its work is saved.
 
-A loop announces unsaved work (`able`) and polls between calls (`asked`); whoever has to end the
+A loop announces work to be saved (`able`) and polls between calls (`asked`); whoever has to end the
 process asks (`ask`), from any thread.
 """
 
@@ -20,7 +20,7 @@ _unsaved: Callable[[], bool] | None = None
 
 @contextlib.contextmanager
 def able(unsaved: Callable[[], bool]) -> Iterator[None]:
-    """Announces a loop that polls `asked`; `unsaved` tells whether it has unsaved work.
+    """Announces a loop that polls `asked`; `unsaved` tells whether it has, or computes, such work.
 
     After the loop, which has saved its work, raises Stopped if it was asked to stop.
     """

@@ -24,6 +24,7 @@ from gsdd_jax.formats.gaussian import Gaussians
 from gsdd_jax.formats.shapes import Float, Int
 
 CODINGS = ("range", "none")
+MOST_BITS = 1000  # per Gaussian in a budget
 FEWEST_BITS = 4  # per Gaussian: a few bytes must not decode to any number of these
 COPIES = 8  # memory of decoding codes, in copies of the numbers
 CODES, TABLES, ENDS = "codes", "tables", "ends"
@@ -54,8 +55,9 @@ class Quantized(CodedTogether, Gaussians):
         "range", "coding: range (entropy coding) or none (codes of fixed length)", choices=CODINGS
     )
     bits_per_gaussian: float = field(
-        0.0, "bits per Gaussian in the budget; 0: as expected after coding"
-    )
+        0.0, "bits per Gaussian in the budget; 0: as expected after coding", 8, MOST_BITS,
+        automatic=True,
+    )  # fmt: skip
     rate_weight: float = field(0.01, "weight of bits above bits_per_gaussian in the objective")
 
     @property

@@ -38,7 +38,6 @@ from gsdd_jax.parameterizations.gaussian import Gaussians
 from gsdd_jax.rasterizer.gaussians import GaussianImages
 
 ENDS_RATE = 0.1  # learning rate of the ends, relative to that of the Gaussians
-LEAST_BITS, MOST_BITS = 8, 1000  # per Gaussian in a budget
 LEAST_DIAGONAL = 1e-2  # pixels; lower bound of L's diagonal where its logarithm is stored
 
 
@@ -83,18 +82,16 @@ class Quantized(CodedTogether, Gaussians, quantized.Quantized):
     def within(cls, image_shape: Shape, budget: Budget, options: Options) -> dict[str, Any]:
         """Returns the number of all Gaussians that the bytes hold, too.
 
-        Raises UsageError also for too few or too many `bits_per_gaussian`.
+        Raises UsageError also for fewer `bits_per_gaussian` than codes of fixed length take.
         """
-        least = LEAST_BITS
-        if options.get("coding") == "none":  # codes of fixed length do not become shorter
-            least = sum(cls._one(image_shape, options).widths)
-        check_value(
-            "config.parameterization.options.bits_per_gaussian",
-            "float",
-            options.get("bits_per_gaussian", 0),
-            (least, MOST_BITS),
-            automatic=True,
-        )
+        if options.get("coding") == "none":
+            check_value(
+                "config.parameterization.options.bits_per_gaussian",
+                "float",
+                options.get("bits_per_gaussian", 0),
+                (sum(cls._one(image_shape, options).widths), quantized.MOST_BITS),
+                automatic=True,
+            )
         fields = super().within(image_shape, budget, options)
         one = cls(*image_shape, **fields | dict(options))
         count = int(one.bits_for_codes / one.stored_bits)

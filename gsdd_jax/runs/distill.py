@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from gsdd_jax import parameterizations
 from gsdd_jax.config import bytes_per_class
-from gsdd_jax.core import mesh, processes, stopping
+from gsdd_jax.core import interrupts, mesh, processes, stopping
 from gsdd_jax.core.arguments import checked
 from gsdd_jax.core.errors import UsageError, counted, located, ranged
 from gsdd_jax.core.files import make_folder, write_json
@@ -235,14 +235,17 @@ class _Run:
             config, parts.problem.matching, parts.dataset, len(parts.labels), done
         )
         alone = jax.process_count() == 1  # several processes would have to stop at one step
+        computes = False  # steps; an evaluation is not waited for
         with (
+            stopping.able(lambda: alone and (computes or done > saved)),
             self.reporter.phase("distill", total, done, left()) as progress,
-            stopping.able(lambda: alone and done > saved),
         ):
             while done < total:
+                computes = False
                 with progress.standing(left()):
                     self.judge.on_the_way(state)
                     self.keep_snapshot(state)
+                computes = True
                 count = next_stop(done) - done
                 state, losses = distill.run(parts.problem, state, key, *ahead, count)
                 ahead = given(done + count)  # read from disk while the device computes
@@ -257,7 +260,7 @@ class _Run:
                     )
                 done += count
                 often = config.distill.checkpoint_every, config.distill.eval_every
-                asked = stopping.asked()
+                asked = stopping.asked() or interrupts.noted()
                 due = asked or checkpoints.is_due or done == total
                 if due or any(every and done % every == 0 for every in often):
                     checkpoints.save(done, state)  # before the evaluation, which may be interrupted
@@ -270,7 +273,7 @@ class _Run:
                     shown["discarded"] = float(discarded)
                 self.reporter.scalars(done, {f"distill/{k}": v for k, v in shown.items()})
                 progress.advance(count, **shown)
-                if asked:
+                if stopping.asked() and saved == done:
                     raise stopping.Stopped
         if discarded == done - begin > 0:
             self.reporter.line(

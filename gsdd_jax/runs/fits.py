@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from gsdd_jax.config.fields import BY_TEACHER, MOMENTS
-from gsdd_jax.core import mesh, stopping
+from gsdd_jax.core import interrupts, mesh, stopping
 from gsdd_jax.core.errors import UsageError
 from gsdd_jax.data import moments
 from gsdd_jax.data.soft_labels import LABELER
@@ -53,11 +53,11 @@ def initial(
     with checkpoint.shared(own, config.init.dir, made_of, reporter.line, taken) as checkpoints:
         state = checkpoints.restore(state) or state
         done, total = int(state.step), config.init.num_steps
-        at_once, saved = _steps_at_once(images.shape), done
+        at_once = _steps_at_once(images.shape)
         alone = jax.process_count() == 1  # several processes would have to save at one step
         with (
+            stopping.able(lambda: alone and done < total),
             reporter.phase("fit", total, done) as progress,
-            stopping.able(lambda: alone and done > saved),
         ):
             while done < total:
                 count = min(at_once, total - done)
@@ -69,11 +69,10 @@ def initial(
                         f"{workdir / 'config.json'}"
                     )
                 done += count
-                asked = stopping.asked()
+                asked = stopping.asked() or interrupts.noted()
                 due = asked or checkpoints.is_due or done == total
                 if due or done % SAVE_EVERY == 0:
                     checkpoints.save(done, state)
-                    saved = done
                 psnr = -10 * math.log10(max(error, 1e-12))
                 reporter.scalars(done, {"fit/psnr": psnr})
                 progress.advance(count, psnr=psnr)

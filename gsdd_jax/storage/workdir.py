@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gsdd_jax.core import processes
-from gsdd_jax.core.errors import UsageError
+from gsdd_jax.core.errors import UsageError, counted
 from gsdd_jax.core.fields import MOST
 from gsdd_jax.core.files import check_path, locked, read_object, write_json
 from gsdd_jax.core.trees import dotted, flat, unflat
@@ -90,17 +90,21 @@ def _bind(workdir, config, made_of) -> None:
     numbers = all(type(of.get(STEPS)) is int for of in (old, new))
     grows = numbers and old[STEPS] < new[STEPS]
     free = OPERATIONAL.keys() | ({STEPS} if grows else ())
-    named_first = lambda field: (not field.endswith(".name"), field)  # others follow from names
-    fields = sorted((old.keys() | new.keys()) - free, key=named_first)
+    # Others follow from the scale and the names.
+    decides = lambda field: (field != "scale" and not field.endswith(".name"), field)
+    fields = sorted((old.keys() | new.keys()) - free, key=decides)
     compared = {f"config.{field}": (old.get(field), new.get(field)) for field in fields}
     there = read_object(inputs, "a run's inputs") if inputs.exists() else made_of
     compared |= {name: (there.get(name), value) for name, value in made_of.items()}
-    for name, (before, now) in compared.items():
-        if before != now:
-            raise UsageError(
-                f"workdir: {workdir} holds a run with {name}={before!r}, not {now!r}; expected "
-                "the same or another directory"
-            )
+    changed = [
+        f"{n}={before!r}, not {now!r}" for n, (before, now) in compared.items() if before != now
+    ]
+    if changed:
+        more = f", and {counted(len(changed) - 1, 'other value')}" if changed[1:] else ""
+        raise UsageError(
+            f"workdir: {workdir} holds a run with {changed[0]}{more}; expected the same or another "
+            "directory"
+        )
     if grows:
         write_json(path, json.loads(unflat(old | {STEPS: new[STEPS]}).to_json()))
 
