@@ -25,9 +25,10 @@ hook.__enter__()
 
 # Files that take longest, which both workers begin with, so that they end together.
 LONGEST = [
-    "processes", "launch", "figures", "mesh", "reproduce", "rasterize", "networks", "dct",
-    "soft_labels", "artifact", "notebook", "agreement", "report_page", "experts", "streaming",
-    "baselines", "augment", "distribution", "cuda_driver", "quantized", "codes", "trajectory",
+    "processes", "launch", "streaming", "clip_runs", "swapping", "labeler", "baselines", "mesh",
+    "figures", "reproduce", "rasterize", "networks", "dct", "documents", "parts", "soft_labels",
+    "artifact", "notebook", "agreement", "report_page", "experts", "augment", "distribution",
+    "cuda_driver", "quantized", "codes", "trajectory",
 ]  # fmt: skip
 LITTLE = "jax_disable_most_optimizations"
 # Code of XLA's fusion emitters takes long to compile, and so does a program in parts.

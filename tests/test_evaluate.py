@@ -170,6 +170,39 @@ def test_same_key_same_bits_however_the_epochs_are_grouped():
     assert any((a != b).any() for a, b in zip(train(0, 6), train(1, 6), strict=True))
 
 
+class Kept(evaluate.Keeper):
+    """Keeps the state on the host after each call, and interrupts at one epoch."""
+
+    def __init__(self, until=None, state=None):
+        self.until, self.state = until, state
+
+    def restore(self, like):
+        return jax.tree.map(jnp.asarray, self.state or like)
+
+    def keep(self, state):
+        self.state = jax.tree.map(np.array, state)
+        if int(self.state.epoch) == self.until:
+            raise InterruptedError
+
+
+@pytest.mark.parametrize("until", [2, 5, 6, 7])
+def test_a_training_goes_on_with_the_same_bits(until):
+    """Interrupts within a phase, at its end, within the second one, and at the end of all."""
+    net, images = network(), some_images(5)
+    schedule, seen = Schedule(epochs=6, batch_size=2, strategy="flip"), []
+    train = lambda **more: evaluate.train(
+        net, schedule, jax.random.key(0), images[None], LABELS[:5], learning_rate=0.05,
+        num_students=2, epochs_per_call=1, **more,
+    )  # fmt: skip
+    kept = Kept(until)
+    with pytest.raises(InterruptedError):
+        train(keeper=kept)
+    whole, rest = train(), train(keeper=Kept(state=kept.state), progress=seen.append)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(rest), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert seen == [until, *[1] * (7 - until)]
+
+
 def test_accuracy_counts_every_image_once():
     net = network()
     params = jax.vmap(net.init)(jax.random.split(jax.random.key(0), 2))

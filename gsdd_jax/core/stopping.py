@@ -22,15 +22,16 @@ _unsaved: Callable[[], bool] | None = None
 def able(unsaved: Callable[[], bool]) -> Iterator[None]:
     """Announces a loop that polls `asked`; `unsaved` tells whether it has, or computes, such work.
 
-    After the loop, which has saved its work, raises Stopped if it was asked to stop.
+    After the loop, which has saved its work, raises Stopped if it was asked to stop. Within it, a
+    loop of a part of its work may announce itself in its place.
     """
     global _unsaved
-    _unsaved = unsaved
+    before, _unsaved = _unsaved, unsaved
     try:
         yield
     finally:
         with _lock:
-            _unsaved = None
+            _unsaved = before
         asked = _asked.is_set()
         _asked.clear()
     if asked:

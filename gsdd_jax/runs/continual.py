@@ -21,7 +21,7 @@ from gsdd_jax.core.files import write_json
 from gsdd_jax.data import Dataset, Split, rows
 from gsdd_jax.formats import file
 from gsdd_jax.formats.union import union
-from gsdd_jax.runs import evaluation
+from gsdd_jax.runs import evaluation, trainings
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup.components import load_data
@@ -95,12 +95,13 @@ def _evaluated(config, ordered, sets, workdir: pathlib.Path, made_of, display) -
                 schedule = parts.schedule.with_steps(-(-total * step // len(sets)), end)
                 seen = dataclasses.replace(parts, dataset=_first(ordered, count))
                 of_images = jnp.asarray(images[:end]), targets[:end], f"evaluate {name}", display
-                found = evaluation.of_images(at_end, seen, *of_images, schedule)
-                records[name] = {
-                    "test": found.test.tolist(),
-                    "confusion": found.confusion.tolist(),
-                    "learning_rate": found.learning_rate,
-                }
+                with trainings.kept(workdir / "checkpoints" / "evaluate", display.line):
+                    found = evaluation.of_images(at_end, seen, *of_images, schedule)
+                    records[name] = {
+                        "test": found.test.tolist(),
+                        "confusion": found.confusion.tolist(),
+                        "learning_rate": found.learning_rate,
+                    }
             at_end.evaluate.update(rates="", learning_rate=records.get(name)["learning_rate"])
     after = {
         str(step): records.get(f"after step {step}")["test"] for step in range(1, len(sets) + 1)

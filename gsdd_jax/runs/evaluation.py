@@ -29,6 +29,7 @@ from gsdd_jax.formats.distilled import DistilledSet, class_names_of
 from gsdd_jax.formats.info import origins
 from gsdd_jax.formats.parts import PARTS, PRIVACY
 from gsdd_jax.rasterizer.limits import MAX_SIDE
+from gsdd_jax.runs import trainings
 from gsdd_jax.runs.progress import Display
 from gsdd_jax.setup import components, experiment
 from gsdd_jax.setup.components import load_data, stream
@@ -204,7 +205,7 @@ def _train(config, parts, images, labels, schedule, learning_rate, name, reporte
 
     def at(rate, key, count, name):
         with reporter.phase(name, schedule.num_epochs, unit="epoch") as progress, located(name):
-            return evaluate.train(
+            return trainings.train(
                 parts.network, schedule, key, images[:count], labels,
                 learning_rate=rate, num_students=count, progress=progress.advance,
             )  # fmt: skip

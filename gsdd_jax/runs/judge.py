@@ -1,5 +1,6 @@
 """The evaluations of a run: of sets on the way, of the last one, and of its baselines."""
 
+import contextlib
 import dataclasses
 import json
 from typing import Any
@@ -12,7 +13,7 @@ from gsdd_jax.data.soft_labels import LABELER
 from gsdd_jax.formats import file
 from gsdd_jax.formats.distilled import DistilledSet
 from gsdd_jax.parameterizations.base import Params
-from gsdd_jax.runs import baselines, evaluation
+from gsdd_jax.runs import baselines, evaluation, trainings
 from gsdd_jax.runs.sets import Sets
 from gsdd_jax.setup import experiment
 from gsdd_jax.setup.experiment import ALL_REAL, COMPRESSED, Experiment
@@ -58,15 +59,24 @@ class Judge:
         name = "distilled" if final else f"{STEP}{step}"
         found = self.records.get(name)
         if found is None:
-            accuracies = evaluation.distilled(
-                self.config, self.parts, set_, f"evaluate {name}", self.sets.reporter, chosen=True
-            )
-            found = _record(accuracies) | {"step": step}
-            self.records[name] = found
+            with self.kept():
+                accuracies = evaluation.distilled(
+                    self.config, self.parts, set_, f"evaluate {name}", self.sets.reporter,
+                    chosen=True,
+                )  # fmt: skip
+                found = _record(accuracies) | {"step": step}
+                self.records[name] = found
         self.sets.reporter.scalars(step, {"evaluate/accuracy": float(np.mean(found["test"]))})
         self.sets.show(set_)
         if self.best()["step"] == step:
             self.sets.save("best.safetensors", self.rated(set_, state, found))
+
+    def kept(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a block whose trainings resume; a private run leaves none of real images."""
+        if self.sets.is_private:
+            return contextlib.nullcontext()
+        folder = self.sets.workdir / "checkpoints" / "evaluate"
+        return trainings.kept(folder, self.sets.reporter.line)
 
     def last(self, state: distill.DistillState) -> DistilledSet:
         """Returns the last set, saved and evaluated, with the best of several rates."""
@@ -128,11 +138,12 @@ class Judge:
         for name in arms:
             shown = name.replace("_", " ")
             if self.records.get(name) is None:
-                found = baseline(name, f"evaluate {shown}")
-                if isinstance(found, UsageError):
-                    reporter.line(f"{shown}: left out: {found}")
-                    continue
-                self.records[name] = {k: v for k, v in _record(found).items() if k != "train"}
+                with self.kept():
+                    found = baseline(name, f"evaluate {shown}")
+                    if isinstance(found, UsageError):
+                        reporter.line(f"{shown}: left out: {found}")
+                        continue
+                    self.records[name] = {k: v for k, v in _record(found).items() if k != "train"}
         best = self.best()
         result = {}
         for name in ("distilled", *arms):

@@ -106,6 +106,14 @@ class Checkpoints:
         # Resumes on as many devices as there are now, however many it was written from.
         return jax.tree.map(mesh.replicate, _unpacked(read, target))
 
+    def remove(self) -> None:
+        """Deletes all states, and the directory if nothing else is there."""
+        if self._manager is not None:
+            for step in self._manager.all_steps():
+                self._manager.delete(step)
+            with contextlib.suppress(OSError):
+                os.rmdir(self._manager.directory)
+
     def close(self) -> None:
         if self._manager is not None:
             self._manager.close()

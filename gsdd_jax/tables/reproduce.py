@@ -31,7 +31,7 @@ from gsdd_jax.core import devices, memory, processes
 from gsdd_jax.core.errors import InUseError, UsageError, printable
 from gsdd_jax.core.files import locked, read_object, write_json
 from gsdd_jax.formats import file
-from gsdd_jax.runs import baselines, continual, evaluation, experts, fits, teacher
+from gsdd_jax.runs import baselines, continual, evaluation, experts, fits, teacher, trainings
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.runs.progress import OneLine
 from gsdd_jax.setup import cost
@@ -120,7 +120,8 @@ def _evaluation(
         return baselines.evaluate_real(config, arm, folder, display)
 
     def run(display):
-        with processes.held(lambda: locked(folder, f"{folder}: another process evaluates here")):
+        held = processes.held(lambda: locked(folder, f"{folder}: another process evaluates here"))
+        with held, trainings.kept(folder / f"{result.stem}_trainings", display.line):
             accuracies = evaluate(display)
             if processes.first():
                 write_json(result, accuracies)

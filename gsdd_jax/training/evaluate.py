@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from gsdd_jax.networks import Network
 from gsdd_jax.training.labeling import Labeling
 
 DIVERGED = 1e6  # cross-entropy of a training that does not recover
+AT_ONCE = 2**27  # pixels of a call: half a minute of a core
 LARGEST_PART = 256  # images of a batch where the schedule leaves it open
 
 
@@ -96,6 +98,17 @@ class Students(NamedTuple):
     params: Any
     optimizer: Any
     epoch: Int[Array, ""]
+
+
+class Keeper:
+    """Keeps states of a training, which then resumes; this one keeps none."""
+
+    def restore(self, like: Students) -> Students:
+        """Returns the last state that was kept, or `like`, with which a training begins."""
+        return like
+
+    def keep(self, state: Students) -> None:
+        """Gets the state after each call; the next call donates it."""
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -204,8 +217,9 @@ def train(
     *,
     learning_rate: float,
     num_students: int,
-    epochs_per_call: int = 50,
+    epochs_per_call: int | None = None,
     progress: Callable[[int], None] = lambda epochs: None,
+    keeper: Keeper | None = None,
 ) -> Any:
     """Trains `num_students` new networks in parallel; returns their stacked parameters.
 
@@ -214,28 +228,41 @@ def train(
       images: transformed; one set for all students, or one for each.
       labels: classes or class probabilities, the same for every set; or what labels each view.
       learning_rate: initial learning rate.
-      epochs_per_call: epochs per compiled call; no effect on the result.
-      progress: called with the number of epochs just completed.
+      epochs_per_call: epochs per compiled call; None: 50, fewer of many or large images. No effect
+        on the result.
+      progress: called with the number of epochs just completed, first with those that a restored
+        state has.
+      keeper: restores a state to go on from, and gets the state after each call.
 
     Raises:
       DivergedError: a network diverged.
     """
-    params, keys = initial(network, key, num_students)
-    epoch = jnp.zeros((), jnp.int32)
-    for epochs, factor in schedule.phases:
-        rate = factor * learning_rate
+    if epochs_per_call is None:
+        epochs_per_call = max(1, min(50, AT_ONCE // (num_students * math.prod(images.shape[1:4]))))
+
+    def begun(params, epoch, rate):
         optimizer = schedule.transformation(rate, images.shape[1])
-        students = Students(params, jax.vmap(optimizer.init)(params), epoch)
-        done = 0
-        while done < epochs:
-            count = min(epochs_per_call, epochs - done)
+        return Students(params, jax.vmap(optimizer.init)(params), epoch)
+
+    params, keys = initial(network, key, num_students)
+    keeper = keeper or Keeper()
+    students = keeper.restore(begun(params, jnp.zeros((), jnp.int32), learning_rate))
+    end, done = 0, int(students.epoch)
+    if done:
+        progress(done)
+    for epochs, factor in schedule.phases:
+        rate, start, end = factor * learning_rate, end, end + epochs
+        if start == done:
+            students = begun(students.params, students.epoch, rate)
+        while done < end:
+            count = min(epochs_per_call, end - done)
             given = keys, images, labels, jnp.float32(rate), jnp.int32(count)
             students, losses = train_epochs(network, schedule, students, *given)
             done += count
-            check_losses(mesh.to_host(losses), int(students.epoch), rate)
+            check_losses(mesh.to_host(losses), done, rate)
+            keeper.keep(students)
             progress(count)
-        params, epoch = students.params, students.epoch
-    return params
+    return students.params
 
 
 def check_losses(losses: Float[np.ndarray, "s"], epoch: int, rate: float) -> None:
