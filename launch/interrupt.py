@@ -1,8 +1,9 @@
 """Ends a command on Ctrl-C, SIGTERM or `--stop_after`, at any moment, with one line.
 
 A fit, a distillation or an evaluation of a run ends with a checkpoint after the call that it
-computes. A second signal ends it at once, as the first does everywhere else. The status is 0 where time was up, or where
-SIGTERM, as a job scheduler sends it, has left a checkpoint; else 128 and the signal.
+computes. A second signal ends it at once, as the first does everywhere else. The status is 0 where
+time was up, or where SIGTERM, as a job scheduler sends it, has left a checkpoint; else 128 and the
+signal.
 
 Python's own handler waits for the main thread, which may be compiling. Imports can swallow it, and
 it unwinds the interpreter under XLA's threads. All writes are atomic, so an immediate stop is safe.

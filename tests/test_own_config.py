@@ -28,10 +28,12 @@ from tests.own_pictures import make, noise, only, save
         # 2446 Gaussians of 40 bits per class beside tables: 111 of 22; 200 steps
         ((32, 32, 3), 10, 400, (111, 0.1, 40, 30)),
         ((32, 32, 3), 2, 12, (12, 0.1, 200, 30)),  # no more than there are
-        ((64, 64, 3), 10, 400, (111, 0.01, 40, 9)),  # 9819: as many of 88
-        ((128, 128, 3), 10, 400, (111, 0.01, 40, 5)),  # 39310: of 354
+        ((64, 64, 3), 10, 400, (111, 0.01, 40, 25)),  # 9819: as many of 88
+        ((128, 128, 3), 10, 400, (111, 0.01, 40, 25)),  # 39310: of 354
         ((28, 28, 1), 10, 400, (40, 0.1, 100, 30)),  # 780 of 5/6 of 38 bits: 40 of 19
-        ((32, 32, 3), 100, 400, (111, 0.1, 30, 5)),
+        ((32, 32, 3), 100, 500, (111, 0.1, 30, 20)),
+        ((32, 32, 3), 10, 5000, (111, 0.1, 40, 5)),
+        ((32, 32, 3), 2, 5000, (109, 0.1, 200, 15)),  # tables take more of two classes
         ((8, 8, 3), 2, 1, (1, 0.1, 200, 30)),
     ],
 )
@@ -41,7 +43,7 @@ def test_settings_that_suit_a_data_set(shape, num_classes, largest, expected):
         config.budget.images_per_class,
         config.init.learning_rate,
         config.evaluate.epochs,
-        config.teacher.epochs,  # 30, or 150,000 images of 32 x 32, but 5
+        config.teacher.epochs,  # 5 to 30: 150,000 of 32 x 32, 10,000 of a class
     )
     assert found == expected
     assert not adapt.is_open(config)

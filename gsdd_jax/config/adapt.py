@@ -11,7 +11,8 @@ from gsdd_jax.core.trees import dotted, parent
 from gsdd_jax.data.soft_labels import Labels
 from gsdd_jax.rasterizer.gaussians import budget_bytes
 
-TAUGHT = 150_000  # images that a suited teacher sees
+# Images that a suited teacher sees: of 32 x 32 in all, and of a class.
+TAUGHT = 150_000, 10_000
 
 
 def stored_as(config: ConfigDict, name: str) -> ConfigDict:
@@ -107,7 +108,7 @@ def suited(
       the user sets both, or no field is 0.
     - `init.learning_rate`: the published rates, 0.1 up to 32 x 32 and 0.01 above.
     - `evaluate.epochs`: about 200 steps, within 30 to 200 epochs.
-    - `teacher.epochs`: 30, or as many as take the time of `TAUGHT` images of 32 x 32, at least 5.
+    - `teacher.epochs`: 5 to 30, as few as show it both numbers of images of `TAUGHT`.
     """
     config, some = config.copy_and_resolve_references(), is_open(config)
     of_images = config.parameterization.name == "quantized"
@@ -139,7 +140,8 @@ def suited(
         config.evaluate.epochs = max(30, 200 // steps_per_epoch)
     if config.teacher.epochs == 0:
         pixels = num_classes * largest * image_shape[0] * image_shape[1]
-        config.teacher.epochs = min(30, max(5, TAUGHT * 32 * 32 // pixels))
+        enough = max(5, TAUGHT[0] * 32 * 32 // pixels, TAUGHT[1] // largest)
+        config.teacher.epochs = min(30, enough)
     return config
 
 

@@ -235,7 +235,7 @@ class _Run:
             config, parts.problem.matching, parts.dataset, len(parts.labels), done
         )
         alone = jax.process_count() == 1  # several processes would have to stop at one step
-        computes = False  # steps; an evaluation is not waited for
+        computes = False  # steps; trainings of an evaluation are announced by themselves
         with (
             stopping.able(lambda: alone and (computes or done > saved)),
             self.reporter.phase("distill", total, done, left()) as progress,
