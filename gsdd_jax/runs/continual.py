@@ -95,7 +95,7 @@ def _evaluated(config, ordered, sets, workdir: pathlib.Path, made_of, display) -
                 schedule = parts.schedule.with_steps(-(-total * step // len(sets)), end)
                 seen = dataclasses.replace(parts, dataset=_first(ordered, count))
                 of_images = jnp.asarray(images[:end]), targets[:end], f"evaluate {name}", display
-                with trainings.kept(workdir / "checkpoints" / "evaluate", display.line):
+                with trainings.kept(workdir / trainings.PLACE, display.line):
                     found = evaluation.of_images(at_end, seen, *of_images, schedule)
                     records[name] = {
                         "test": found.test.tolist(),

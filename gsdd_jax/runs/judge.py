@@ -75,8 +75,7 @@ class Judge:
         """Returns a block whose trainings resume; a private run leaves none of real images."""
         if self.sets.is_private:
             return contextlib.nullcontext()
-        folder = self.sets.workdir / "checkpoints" / "evaluate"
-        return trainings.kept(folder, self.sets.reporter.line)
+        return trainings.kept(self.sets.workdir / trainings.PLACE, self.sets.reporter.line)
 
     def last(self, state: distill.DistillState) -> DistilledSet:
         """Returns the last set, saved and evaluated, with the best of several rates."""

@@ -21,6 +21,7 @@ from gsdd_jax.storage.checkpoint import Checkpoints
 from gsdd_jax.training import evaluate
 from gsdd_jax.training.evaluate import Schedule, Students
 
+PLACE = pathlib.Path("checkpoints", "evaluate")  # in a work directory
 WORTH = 5.0  # seconds after the first call of a training that is kept when it has ended
 
 _kept: _Kept | None = None
@@ -100,10 +101,10 @@ class _Keeper(evaluate.Keeper):
         return (there and self._checkpoints.restore(like)) or like
 
     def keep(self, state: Students) -> None:
-        self._unsaved, now = state, time.monotonic()
-        self._compiled_at = self._compiled_at or now
+        self._unsaved = state
+        self._compiled_at = self._compiled_at or time.monotonic()
         asked = stopping.asked()
-        if asked or interrupts.noted() or now > self._saved_at + checkpoint.DUE_AFTER:
+        if asked or interrupts.noted() or checkpoint.is_due(self._saved_at):
             self._save()
         if asked:
             raise stopping.Stopped

@@ -52,11 +52,8 @@ class Checkpoints:
 
     @property
     def is_due(self) -> bool:
-        """Whether the last state was saved more than a minute ago, whatever the step.
-
-        Never of several processes, which have to save at the same step.
-        """
-        return jax.process_count() == 1 and time.monotonic() > self._saved_at + DUE_AFTER
+        """Whether the last state was saved more than a minute ago, whatever the step."""
+        return is_due(self._saved_at)
 
     def save(self, step: int, state: Any) -> None:
         """Writes `state`, a pytree of arrays, and returns when it is on disk.
@@ -160,6 +157,14 @@ class Checkpoints:
         # Orbax's files have no checksum of their numbers.
         _check_digests(expected, digests(_by_name(state), {}))
         return state
+
+
+def is_due(saved_at: float) -> bool:
+    """Returns whether `saved_at`, a time of `time.monotonic`, is more than a minute ago.
+
+    Never of several processes, which have to save at the same step.
+    """
+    return jax.process_count() == 1 and time.monotonic() > saved_at + DUE_AFTER
 
 
 @contextlib.contextmanager

@@ -252,7 +252,7 @@ def train(
         progress(done)
     for epochs, factor in schedule.phases:
         rate, start, end = factor * learning_rate, end, end + epochs
-        if start == done:
+        if 0 < start == done:  # the next phase begins
             students = begun(students.params, students.epoch, rate)
         while done < end:
             count = min(epochs_per_call, end - done)
