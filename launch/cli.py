@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import math
 import os
 import pathlib
 import re
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from gsdd_jax.core import memory, program, stopping
 from gsdd_jax.core.errors import UsageError, UsageWarning, counted, printable
-from gsdd_jax.core.fields import check_value
+from gsdd_jax.core.fields import MOST_INT, check_value
 from gsdd_jax.core.trees import flat
 from launch import environment, experiments, interrupt, paths
 
@@ -188,10 +187,9 @@ def define_stop_after() -> None:
         "stop_after",
         None,
         "Time limit in seconds. The command then saves a checkpoint and exits with status 0.",
-        lower_bound=0.0,
     )
-    finite = lambda seconds: seconds is None or math.isfinite(seconds)
-    flags.register_validator("stop_after", finite, "expected a finite number")
+    valid = lambda seconds: seconds is None or 0 <= seconds <= MOST_INT  # false for NaN
+    flags.register_validator("stop_after", valid, f"expected seconds from 0 to {MOST_INT}")
 
 
 def _stop_in_time() -> None:

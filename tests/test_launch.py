@@ -308,6 +308,7 @@ def test_a_run_ends_by_itself_when_its_time_is_up(run, tmp_path):
     for flags, line in (
         (["--stop_after=-1"], "stop_after"),
         (["--stop_after=nan"], "stop_after"),
+        (["--stop_after=1e10"], "stop_after"),
         (["--stop_after=0.01", "--config.seed=-1"], "config.seed: expected"),
     ):
         status, _, err = run("distill", *TINY, f"--workdir={tmp_path}/run", *flags)

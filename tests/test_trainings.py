@@ -9,6 +9,7 @@ import pytest
 
 from configs import demo
 from gsdd_jax.core import stopping
+from gsdd_jax.core.errors import DivergedError
 from gsdd_jax.runs import trainings
 from gsdd_jax.runs.distill import distill_to
 from gsdd_jax.storage import checkpoint
@@ -91,6 +92,18 @@ def test_a_training_stops_when_it_is_asked_to(epochs, tmp_path):
     with kept(tmp_path / "of it"):
         assert same(train(), whole)
     assert len(numbers) == 6
+
+
+def test_a_training_that_diverges_leaves_the_request_to_the_next(epochs, tmp_path):
+    numbers, then = epochs
+    then.append(lambda count: stopping.ask())
+    with pytest.raises(stopping.Stopped), kept(tmp_path / "of it"):
+        with pytest.raises(DivergedError):
+            train(rate=1e30)
+        train()
+        pytest.fail("it was asked to stop")
+    assert numbers == [1, 1] and not stopping.asked()
+    assert list(tmp_path.rglob("1"))
 
 
 def test_without_a_folder_nothing_stops_it(epochs):

@@ -23,19 +23,21 @@ def able(unsaved: Callable[[], bool]) -> Iterator[None]:
     """Announces a loop that polls `asked`; `unsaved` tells whether it has, or computes, such work.
 
     After the loop, which has saved its work, raises Stopped if it was asked to stop. Within it, a
-    loop of a part of its work may announce itself in its place.
+    loop of a part of its work may announce itself in its place. If a loop fails, the request stays
+    for the next one.
     """
     global _unsaved
     before, _unsaved = _unsaved, unsaved
     try:
         yield
+        if asked():
+            raise Stopped
+    except Stopped:
+        _asked.clear()
+        raise
     finally:
         with _lock:
             _unsaved = before
-        asked = _asked.is_set()
-        _asked.clear()
-    if asked:
-        raise Stopped
 
 
 def ask() -> bool:
